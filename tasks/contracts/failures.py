@@ -1,0 +1,75 @@
+"""Every error a user can meet, drawn as a tree; each message says what to do next.
+
+SocratuneError
+├── ProfileError            a profile or an override is wrong; lists every fault at once
+├── DataError               a question file, a recording or a prediction file is wrong
+├── ArtifactError           an artifact is missing, damaged or of another shape
+│   └── NotFingerprintable  a recipe holds a value without a stable form
+├── TeacherError            the teacher cannot answer
+│   ├── TeacherRefused      the endpoint says no for good: key, quota, model, request
+│   └── TeacherUnavailable  the endpoint stays down, or asks for a longer wait than we take
+├── BudgetReached           the ledger would spend more than its cap
+├── GuardError              a preflight guard found a silent fault before it cost anything
+│   └── UnbalancedCorpus    a filter moved the class shares further than the recipe allows
+├── StudentError            a student cannot be fetched, checked or loaded
+└── JobFailed               a training job ended badly; carries the end of its log
+"""
+
+from __future__ import annotations
+
+
+class SocratuneError(Exception):
+    """Base of all errors that are told to the user as one message, without a traceback."""
+
+
+class ProfileError(SocratuneError):
+    """One or more configuration faults, all listed in one message."""
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        noun = "fault" if len(faults) == 1 else "faults"
+        super().__init__(f"{source}: {len(faults)} {noun}\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class DataError(SocratuneError):
+    """Input data that cannot be used as it is."""
+
+
+class ArtifactError(SocratuneError):
+    """An artifact that is missing, damaged, or not what the reader expects."""
+
+
+class NotFingerprintable(ArtifactError):
+    """A value that has no stable canonical form, so no address can be made of it."""
+
+
+class TeacherError(SocratuneError):
+    """The teacher cannot answer."""
+
+
+class TeacherRefused(TeacherError):
+    """A refusal that no retry can mend: wrong key, no quota, unknown model, malformed request."""
+
+
+class TeacherUnavailable(TeacherError):
+    """The endpoint kept failing, or asked for a longer wait than one run should take."""
+
+
+class BudgetReached(SocratuneError):
+    """The next call could exceed the spending cap."""
+
+
+class GuardError(SocratuneError):
+    """A preflight guard found a fault that would otherwise have been silent."""
+
+
+class UnbalancedCorpus(GuardError):
+    """Class shares moved further than `recipe.curate.max_shift` allows."""
+
+
+class StudentError(SocratuneError):
+    """A student model that cannot be fetched, checked or loaded."""
+
+
+class JobFailed(SocratuneError):
+    """A training job ended with an error; the message carries the end of its log."""

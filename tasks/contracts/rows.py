@@ -1,0 +1,190 @@
+"""Row classes: what one line of each stage's table holds.
+
+Rows grow by inheritance (Question -> Drafted -> Taught -> Curated), so a stage reads one table and never joins.
+The Parquet schema is derived from the class (`tasks.contracts.artifacts.arrow_schema`); fields are str, int, float,
+bool or tuple[str, ...].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """A yes/no answer as a value. UNPARSED is counted apart and is never read as No."""
+
+    YES = "yes"
+    NO = "no"
+    UNPARSED = "unparsed"
+
+
+class Outcome(StrEnum):
+    """How asking the teacher about one question ended."""
+
+    OK = "ok"
+    UNPARSED = "unparsed"  # a whole reply without a verdict
+    CUT = "cut"  # the reply ran into its token limit
+    REFUSED = "refused"  # a content filter answered
+    FAILED = "failed"  # no reply after all attempts, or a recording lacks the question
+
+
+class Arm(StrEnum):
+    """The prompt shape of an example, a pair or a prediction (DESIGN 4: the draft, decided once)."""
+
+    DIRECT = "direct"  # question -> "Answer: Yes"
+    REASONING = "reasoning"  # question -> clarifying questions, answers, reasoning, "Final answer: Yes"
+    REWRITE = "rewrite"  # question + student draft -> the same skeleton as REASONING
+    FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One labelled question of a benchmark. `answer` is gold in the benchmark's canonical form ("yes" / "no")."""
+
+    qid: str
+    split: str
+    kind: str  # stratum inside the benchmark: pocketqa's comparison, "" where there is none
+    term: str
+    description: str
+    question: str
+    answer: str
+    facts: tuple[str, ...]
+    decomposition: tuple[str, ...]
+    entities: tuple[str, ...]  # what is compared, for priors and entity-disjoint slices; () where unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drafted(Question):
+    """A question with the drafter's answer and clarifying questions."""
+
+    draft: str  # the student's text as it came
+    draft_verdict: str
+    draft_questions: tuple[str, ...]
+    drafter: str  # digest of the model that wrote the draft
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Drafted):
+    """One teacher reply to one drafted question; several rows a question where `teacher.samples` > 1."""
+
+    sample: int
+    reply: str  # the teacher's text as it came, control characters stripped
+    outcome: str
+    verdict: str
+    reasoning: str  # the step-by-step part, without the verdict
+    asked: tuple[str, ...]  # clarifying questions as the teacher repaired or replaced them
+    answered: tuple[str, ...]  # their answers, one each
+    asked_source: str  # draft | teacher | gold: who worded `asked`
+    hinted: bool  # the gold facts and verdict stood in the prompt
+    teacher: str  # model name as the endpoint reported it
+    note: str  # why a row has no usable reply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curated(Taught):
+    """A reply that passed curation, ready to be rendered as training text."""
+
+    provenance: str  # agreed | rationalised | template
+    weight: float
+    role: str  # sft | pair: which half of the train questions this one belongs to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One supervised training example. Text only; the chat template and the end token are added when it is tokenised."""
+
+    qid: str
+    arm: str
+    prompt: str
+    completion: str
+    answer: str  # class of the completion's verdict, "" for plain facts
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing to ask a student. `choices` empty: generate; otherwise score each choice's log-probability after `prefix`."""
+
+    qid: str
+    arm: str
+    sample: int
+    prompt: str
+    prefix: str  # text the assistant turn starts with
+    yes_choices: tuple[str, ...]
+    no_choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam(Request):
+    """A Request whose gold answer the worker may see, to choose the best checkpoint on dev."""
+
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A student's reply to one Request. `margin` = log P(yes choices) - log P(no choices) in nats; nan when generated."""
+
+    qid: str
+    arm: str
+    sample: int
+    text: str
+    tokens: int
+    cut: bool  # stopped by the token limit, not by the end token
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A preference pair. Reference log-probabilities are summed over completion tokens, in nats, under `reference`."""
+
+    qid: str
+    arm: str
+    prompt: str
+    chosen: str
+    rejected: str
+    answer: str  # verdict of `chosen`
+    chosen_source: str  # own | teacher
+    rejected_source: str  # own
+    kind: str  # what the pair teaches: draft_wrong | draft_right
+    disagreement: float  # 0..1, higher = the label is more suspicious
+    reference_chosen: float
+    reference_rejected: float
+    reference: str  # digest of the adapter that computed them, "" before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One model's answer to one question under one arm."""
+
+    qid: str
+    split: str
+    kind: str
+    model: str
+    arm: str
+    question: str
+    answer: str  # gold
+    verdict: str
+    text: str
+    tokens: int
+    cut: bool
+    margin: float  # nan when generated
+    reason: str  # why it has no verdict, "" where it has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One cell of the result table: a model under an arm on a split. UNPARSED counts as wrong and is shown."""
+
+    model: str
+    arm: str
+    split: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    yes_rate: float  # share of "yes" among all n
+    unparsed: int
+    balanced_accuracy: float
+    majority_accuracy: float
