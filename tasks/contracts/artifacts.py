@@ -6,14 +6,17 @@ last, through a temporary name, fsync and rename: no `artifact.json`, no artifac
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -28,6 +31,7 @@ from tasks.contracts.fingerprint import canonical, fingerprint
 R = TypeVar("R")
 RECORD = "artifact.json"
 TABLE = "part-0.parquet"
+TEST_READS = "test_reads.jsonl"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), tuple[str, ...]: pa.list_(pa.string())}
 _PACKAGES = ("prefect", "torch", "transformers", "peft", "trl", "bitsandbytes", "openai", "pyarrow", "pandas")
 
@@ -141,26 +145,30 @@ class ArtifactRoot:
     def find_table(self, address: Address) -> TableRef[typing.Any] | None:
         """The table at `address` if it is complete and its bytes are those recorded, else None."""
         found = self._find("data", address)
-        return (
-            None
-            if found is None
-            else TableRef(stage=address.stage, key=address.key, digest=found["digest"], rows=found["rows"], path=_posix(self, "data", address))
-        )
+        if found is None:
+            return None
+        path = self.folder("data", address).relative_to(self.path).as_posix()
+        return TableRef(stage=address.stage, key=address.key, digest=found["digest"], rows=found["rows"], path=path)
 
     def find_model(self, address: Address) -> ModelRef | None:
         """The model at `address` if it is complete and unchanged, else None."""
         found = self._find("models", address)
-        return (
-            None
-            if found is None
-            else ModelRef(stage=address.stage, key=address.key, digest=found["digest"], path=_posix(self, "models", address), base=found["base"])
-        )
+        if found is None:
+            return None
+        path = self.folder("models", address).relative_to(self.path).as_posix()
+        return ModelRef(stage=address.stage, key=address.key, digest=found["digest"], path=path, base=found["base"])
 
     def save_table(self, address: Address, rows: Iterable[R], row_type: type[R], *, summary: Mapping[str, object], seconds: float) -> TableRef[R]:
         """Write a table and its record. `summary` is what reports show: counts, class shares, dollars."""
         folder = self._fresh("data", address)
         count = write_rows(folder / TABLE, rows, row_type)
-        self._seal(folder, address, summary=summary, seconds=seconds, extra={"rows": count, "row_type": row_type.__name__, "base": ""})
+        self._seal(
+            folder,
+            address,
+            summary=summary,
+            seconds=seconds,
+            extra={"rows": count, "row_type": row_type.__name__, "schema": str(arrow_schema(row_type)), "base": ""},
+        )
         found = self.find_table(address)
         if found is None:
             raise ArtifactError(f"{folder} was written but does not verify; is another process writing to it, or is the disk full?")
@@ -171,11 +179,23 @@ class ArtifactRoot:
         folder = self._fresh("models", address)
         for item in sorted(produced.iterdir()):
             shutil.move(str(item), folder / item.name)
-        self._seal(folder, address, summary=summary, seconds=seconds, extra={"rows": 0, "row_type": "", "base": base})
+        self._seal(folder, address, summary=summary, seconds=seconds, extra={"rows": 0, "row_type": "", "schema": "", "base": base})
         found = self.find_model(address)
         if found is None:
             raise ArtifactError(f"{folder} was written but does not verify; is another process writing to it, or is the disk full?")
         return found
+
+    def test_reads(self) -> list[dict[str, typing.Any]]:
+        """The register of test-split readings, oldest first."""
+        path = self.path / "data" / TEST_READS
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+    def register_test_read(self, entry: Mapping[str, object]) -> None:
+        """Append one reading of a test split; a test split is spent, not used."""
+        path = self.path / "data" / TEST_READS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **entry}, sort_keys=True) + "\n")
 
     def _fresh(self, kind: str, address: Address) -> Path:
         folder = self.folder(kind, address)
@@ -196,8 +216,10 @@ class ArtifactRoot:
             "files": files,
             "summary": summary,
             "seconds": round(seconds, 3),
+            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "packages": {name: _version(name) for name in _PACKAGES},
             "python": sys.version.split()[0],
+            "commit": _commit(),
             **extra,
         }
         write_atomically(folder / RECORD, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False))
@@ -212,6 +234,13 @@ class ArtifactRoot:
             return None
         intact = record.get("fingerprint") == address.fingerprint and all(_intact(folder / name, entry) for name, entry in record["files"].items())
         return record if intact else None
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a file, or of a folder's files by relative name: a file named in a recipe counts by content, not by path."""
+    if path.is_dir():
+        return fingerprint({item.relative_to(path).as_posix(): file_sha256(item) for item in sorted(path.rglob("*")) if item.is_file()})
+    return file_sha256(path)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -258,8 +287,13 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _posix(root: ArtifactRoot, kind: str, address: Address) -> str:
-    return root.folder(kind, address).relative_to(root.path).as_posix()
+@functools.cache
+def _commit() -> str:
+    """The project's git commit, "" outside a checkout or without git."""
+    if shutil.which("git") is None:
+        return ""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _version(package: str) -> str:

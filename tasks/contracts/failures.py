@@ -7,6 +7,8 @@ SocratuneError
 │   └── NotFingerprintable  a recipe holds a value without a stable form
 ├── TeacherError            the teacher cannot answer
 │   ├── TeacherRefused      the endpoint says no for good: key, quota, model, request
+│   ├── NoReply             one question got no reply after all tries; the others go on
+│   │   └── NotRecorded     a recording does not hold the question
 │   └── TeacherUnavailable  the endpoint stays down, or asks for a longer wait than we take
 ├── BudgetReached           the ledger would spend more than its cap
 ├── GuardError              a preflight guard found a silent fault before it cost anything
@@ -49,6 +51,21 @@ class TeacherError(SocratuneError):
 
 class TeacherRefused(TeacherError):
     """A refusal that no retry can mend: wrong key, no quota, unknown model, malformed request."""
+
+
+class NoReply(TeacherError):
+    """One question got no reply after `tries` calls. It becomes a failed row and never sinks the others."""
+
+    def __init__(self, message: str, *, tries: int) -> None:
+        self.tries = tries
+        super().__init__(message)
+
+
+class NotRecorded(NoReply):
+    """A recording does not hold what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("not in the recordings", tries=1)
 
 
 class TeacherUnavailable(TeacherError):

@@ -18,7 +18,7 @@ def canonical(value: object) -> object:
 
     Raises NotFingerprintable for anything else: paths (hash the content instead), sets, objects, NaN.
     """
-    if value is None or isinstance(value, (bool, int)) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, (bool, int)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return canonical(value.value)

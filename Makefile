@@ -1,0 +1,57 @@
+# Two commands to start with: `make demo` and `make test`. Both make .venv first; PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOST := 127.0.0.1
+PORT ?= 4200
+API := http://$(HOST):$(PORT)/api
+LOGS := data/logs
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help install demo test lint up down clean
+.DEFAULT_GOAL := help
+
+help:  ## say what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed  ## make .venv with the exact versions of constraints.txt
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: install  ## fetch the student and run the demo profile, about ten minutes on two cores
+	$(BIN)/socratune fetch demo
+	$(BIN)/socratune run demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## ruff, mypy and every test that needs neither a GPU nor a key
+	$(BIN)/python -m pytest
+
+up: install  ## start a Prefect server, a work pool and a worker; deploy; say what to run
+	mkdir -p $(LOGS)
+	$(BIN)/prefect server start --background --host $(HOST) --port $(PORT)
+	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done
+	export PREFECT_API_URL=$(API); set -e; \
+	$(BIN)/prefect work-pool create local --type process --overwrite; \
+	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local; \
+	$(BIN)/prefect gcl inspect teacher >/dev/null 2>&1 || $(BIN)/prefect gcl create teacher --limit 1; \
+	$(BIN)/prefect automation inspect dead-runs >/dev/null 2>&1 || $(BIN)/prefect automation create --from-file deployments/automations/dead-runs.yaml; \
+	$(BIN)/prefect --no-prompt deploy --all; \
+	nohup $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid
+	@echo "The UI:  http://$(HOST):$(PORT)"
+	@echo "Run:     PREFECT_API_URL=$(API) $(BIN)/prefect deployment run 'full-pipeline/demo' --watch"
+
+down:  ## stop what `make up` started
+	-kill $$(cat $(LOGS)/worker.pid) && rm $(LOGS)/worker.pid
+	-$(BIN)/prefect server stop
+
+clean:  ## forget caches of the tools, not the artifacts
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

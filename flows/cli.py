@@ -1,0 +1,130 @@
+"""The command line: `socratune run PROFILE`, `socratune fetch PROFILE`, `socratune score BENCHMARK`, `socratune pool RUN...`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from tasks.contracts.failures import ProfileError, SocratuneError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help=(
+        "A small student model learns to reason by asking a stronger teacher.\n\n"
+        "First run, with neither GPU nor key: [bold]socratune run demo[/bold]. "
+        "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
+    ),
+)
+STAGES = ("teach", "train", "evaluate", "report")
+console = Console(stderr=True)
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
+    until: Annotated[str, typer.Option(help="Stop after this flow: teach, train, evaluate or report")] = "report",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one number of the profile, e.g. --set recipe.seed=1; repeat as needed")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines")] = False,
+) -> None:
+    """Run the pipeline on this machine. What is already stored for this recipe is not computed or paid again.
+
+    Examples: socratune run demo; socratune run pocketqa --set recipe.seed=1; socratune run demo --until teach
+    """
+    if until not in STAGES:
+        _stop(ProfileError("--until", [f"{until!r} is not one of {', '.join(STAGES)}"]))
+    try:
+        overrides = parse_changes(changes or [])
+    except SocratuneError as error:
+        _stop(error)
+    _quiet_prefect(verbose=verbose)
+    from flows.progress import run_with_progress
+
+    try:
+        outcome = asyncio.run(run_with_progress(profile, overrides, until=until, console=console))
+    except SocratuneError as error:
+        _stop(error)
+    except KeyboardInterrupt:
+        _stop(SocratuneError("stopped; run the same command again to go on from here"), code=130)
+    console.print(outcome)
+
+
+@app.command()
+def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student is wanted")] = "demo") -> None:
+    """Fetch a profile's student model and convert it once, without running anything else."""
+    _quiet_prefect(verbose=False)
+    from flows.progress import run_with_progress
+
+    try:
+        console.print(asyncio.run(run_with_progress(profile, {}, until="student", console=console)))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="strategyqa")],
+    pred: Annotated[Path, typer.Option(help="Predictions: JSON {qid: {answer: true|false, ...}}")],
+    gold: Annotated[Path, typer.Option(help="Gold questions: the official JSON list or JSONL, with qid and answer")],
+) -> None:
+    """Score a prediction file against a gold file; JSON on standard output."""
+    from tasks.score import score_files
+
+    try:
+        typer.echo(json.dumps(score_files(benchmark, pred=pred, gold=gold)))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
+def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs, one a seed")]) -> None:
+    """Pool the comparisons of several runs (seeds) of one profile: seeds and questions are resampled together."""
+    from tasks.pool import pool_runs
+
+    try:
+        typer.echo(pool_runs(runs))
+    except SocratuneError as error:
+        _stop(error)
+
+
+def parse_changes(changes: list[str]) -> dict[str, Any]:
+    """`path=value` texts as a mapping; values are YAML scalars or lists. Raises ProfileError for every malformed one at once."""
+    parsed: dict[str, Any] = {}
+    faults = []
+    for change in changes:
+        path, equals, value = change.partition("=")
+        try:
+            parsed[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            faults.append(f"{change}: the value is not YAML ({str(error).splitlines()[0]})")
+        if not equals or not path.strip():
+            faults.append(f"{change}: write it as path=value, e.g. recipe.seed=1")
+    if faults:
+        raise ProfileError("--set", faults)
+    return parsed
+
+
+def _quiet_prefect(*, verbose: bool) -> None:
+    """Settings that Prefect reads when it is imported: no telemetry, patience at start-up, log lines only on request."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def _stop(error: SocratuneError, *, code: int = 1) -> None:
+    console.print(f"[bold red]{type(error).__name__}[/bold red] ", end="")
+    console.print(str(error), markup=False, highlight=False)
+    raise typer.Exit(code)

@@ -1,0 +1,34 @@
+"""Read every model on the graded split, and compare."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.plan import Overrides, ProfileName, open_plan
+from flows.teach import teach
+from flows.train import train
+from tasks.contracts.outcomes import Corpus, Findings, Students
+from tasks.grade import grade
+from tasks.predict import predict
+from tasks.publish import publish_scores
+
+
+@flow(name="evaluate", flow_run_name="evaluate {profile}")
+async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, corpus: Corpus | None = None, students: Students | None = None) -> Findings:
+    """Predictions of every model under its arms, then scores and comparisons. Without students, train comes first."""
+    corpus = corpus or await teach(profile, overrides)
+    students = students or await train(profile, overrides, corpus)
+    plan = open_plan(profile, overrides)
+    recipe, run = plan.recipe, plan.context
+    predictions = {}
+    for model, split, arms in plan.readings:
+        predictions[f"{model}/{split}"] = await predict(
+            run, model=model, split=split, questions=corpus.drafted[split], student=corpus.student, adapter=students.adapters.get(model), arms=arms,
+            benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens, numbers=recipe.student, seed=recipe.seed,
+        )  # fmt: skip
+    scores = await grade(
+        run, predictions=predictions, train=corpus.questions["train"], graded=corpus.questions[recipe.grade.split],
+        benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
+    )  # fmt: skip
+    await publish_scores(run, scores)
+    return Findings(predictions=predictions, scores=scores)

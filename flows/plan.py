@@ -1,0 +1,84 @@
+"""A profile made ready to run: the checked recipe, where artifacts live, and what follows from both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.contracts.artifacts import ArtifactRoot
+from tasks.contracts.profiles import load_profile
+from tasks.contracts.recipes import Profile, Reading, Recipe, Track, readings
+from tasks.stage import Context
+
+PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
+
+ProfileName = Annotated[str, Field(description="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")]
+Overrides = Annotated[dict[str, Any] | None, Field(description='Changes to the profile by dotted path, e.g. {"recipe.seed": 1}')]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One profile with its overrides applied."""
+
+    profile: Profile
+    overrides: Mapping[str, Any]
+    context: Context
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is computed."""
+        return self.profile.recipe
+
+    @property
+    def source(self) -> Path | str | None:
+        """The question file: a path counts by content, a hub id by name."""
+        path = self.recipe.sample.path
+        return Path(path) if path and Path(path).exists() else path
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Questions by split: train, dev (alignment chooses on it), the graded split, the entity-disjoint slice where asked for."""
+        sample, grade = self.recipe.sample, self.recipe.grade
+        sizes = {"train": sample.train, "dev": sample.dev, "test": sample.test, "entity_disjoint": sample.entity_disjoint}
+        wanted = {"train", "dev", grade.split} | ({"entity_disjoint"} & set(grade.controls))
+        return {split: size for split, size in sizes.items() if split in wanted}
+
+    @property
+    def recordings(self) -> tuple[Path, ...]:
+        """Recorded replies, by content."""
+        return tuple(Path(name) for name in self.recipe.teacher.recordings)
+
+    @property
+    def rationalise(self) -> bool:
+        """Whether disagreements are asked again with the gold facts."""
+        return self.recipe.curate.disagreement == "rationalise"
+
+    def folder_of(self, model: str) -> Path | None:
+        """The folder that a model's name means, None for the built-in student and for hub ids."""
+        return Path(model) if Path(model).is_dir() else None
+
+    def student_weights(self, model: str) -> dict[str, Any]:
+        """How `model` is fetched: a folder counts by content, anything else by name and revision."""
+        numbers = self.recipe.student
+        return {"model": "folder" if self.folder_of(model) else model, "revision": numbers.revision, "dtype": numbers.dtype}
+
+    @property
+    def readings(self) -> list[Reading]:
+        """Which model is read on which split under which arms."""
+        return readings(self.recipe.grade)
+
+    @property
+    def trained_controls(self) -> tuple[Track, ...]:
+        """Controls that are models of their own."""
+        return tuple(track for track in (Track.FACTS_ONLY, Track.SHUFFLED_RATIONALE) if track in self.recipe.grade.controls)
+
+
+def open_plan(profile: str, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Load and check a profile; every fault is told at once, before anything is computed or paid."""
+    loaded = load_profile(profile, folder=PROFILES, overrides=overrides or {})
+    context = Context(root=ArtifactRoot(Path(loaded.execution.root)), execution=loaded.execution)
+    return Plan(profile=loaded, overrides=dict(overrides or {}), context=context)

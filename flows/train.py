@@ -1,0 +1,46 @@
+"""Fine-tune both tracks and their controls, pair, align."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.plan import Overrides, ProfileName, open_plan
+from flows.teach import teach
+from tasks.align import align
+from tasks.contracts.artifacts import ModelRef
+from tasks.contracts.outcomes import Corpus, Students
+from tasks.contracts.recipes import Track
+from tasks.finetune import finetune
+from tasks.pair import pair
+from tasks.publish import publish_training
+
+
+@flow(name="train", flow_run_name="train {profile}")
+async def train(profile: ProfileName = "demo", overrides: Overrides = None, corpus: Corpus | None = None) -> Students:
+    """Track A, Track B, the matched Track A and the trained controls; then pairs and alignment. Without a corpus, teach comes first."""
+    corpus = corpus or await teach(profile, overrides)
+    plan = open_plan(profile, overrides)
+    recipe, run = plan.recipe, plan.context
+
+    async def fit(track: Track, *, init: ModelRef | None = None, matched: ModelRef | None = None) -> ModelRef:
+        return await finetune(
+            run, track=track, curated=corpus.curated, student=corpus.student, init=init, matched=matched,
+            benchmark=recipe.benchmark, recipe=recipe.sft, numbers=recipe.student, seed=recipe.seed,
+        )  # fmt: skip
+
+    track_a = await fit(Track.TRACK_A)
+    track_b = await fit(Track.TRACK_B, init=track_a if recipe.sft.init == "track_a" else None)
+    adapters = {"track_a": track_a, "track_b": track_b, "track_a_matched": await fit(Track.TRACK_A_MATCHED, matched=track_b)}
+    for control in plan.trained_controls:
+        adapters[control] = await fit(control, matched=track_b)
+    pairs = await pair(
+        run, curated=corpus.curated, taught=corpus.taught, student=corpus.student, track_b=track_b, benchmark=recipe.benchmark,
+        recipe=recipe.pair, max_length=recipe.align.max_length, numbers=recipe.student, seed=recipe.seed,
+    )  # fmt: skip
+    adapters["aligned"] = await align(
+        run, pairs=pairs, student=corpus.student, track_b=track_b, dev=corpus.drafted["dev"], benchmark=recipe.benchmark,
+        recipe=recipe.align, exam_arm=recipe.grade.headline.aligned, exam_max_new_tokens=recipe.grade.max_new_tokens,
+        numbers=recipe.student, seed=recipe.seed,
+    )  # fmt: skip
+    await publish_training(run, adapters)
+    return Students(adapters=adapters, pairs=pairs)

@@ -1,0 +1,43 @@
+"""What passes between the teach stage and a teacher: asks out, answers and their cost back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One question to a teacher. `messages` are chat-completion messages; `hinted` says that the gold facts stand in them."""
+
+    qid: str
+    sample: int
+    messages: tuple[dict[str, str], ...]
+    hinted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How one ask ended. `text` is the reply as it came, "" where there is none; `note` says why a row has no usable reply."""
+
+    ask: Ask
+    outcome: str
+    text: str
+    model: str
+    attempts: int
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What asking cost. `cached` answers came from the ledger and cost nothing."""
+
+    calls: int = 0
+    cached: int = 0
+    retries: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__})

@@ -1,0 +1,44 @@
+"""What flows hand to one another: refs by name, never rows. Plain JSON, so that a Prefect run shows where its inputs came from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.contracts.artifacts import ModelRef, TableRef
+from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Question, Score, Taught
+
+
+class _Outcome(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Corpus(_Outcome):
+    """The teach flow's result. `questions` and `drafted` are by split."""
+
+    student: ModelRef
+    questions: dict[str, TableRef[Question]]
+    drafted: dict[str, TableRef[Drafted]]
+    taught: TableRef[Taught]
+    curated: TableRef[Curated]
+
+
+class Students(_Outcome):
+    """The train flow's result. `adapters` by model name: track_a, track_a_matched, track_b, aligned and trained controls."""
+
+    adapters: dict[str, ModelRef]
+    pairs: TableRef[Pair]
+
+
+class Findings(_Outcome):
+    """The evaluate flow's result. `predictions` by "<model>/<split>"."""
+
+    predictions: dict[str, TableRef[Prediction]]
+    scores: TableRef[Score]
+
+
+class Report(_Outcome):
+    """The report's files, as absolute paths."""
+
+    folder: str
+    summary: str
+    html: str

@@ -1,0 +1,111 @@
+"""Profiles on disk: read, override, check everything, tell every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tasks.contracts.failures import ProfileError
+from tasks.contracts.recipes import Profile, Recipe, Teacher
+
+
+def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) -> Profile:
+    """Read a profile by name (from `folder`) or by path, apply `path=value` overrides and check everything.
+
+    Raises ProfileError with every fault at once: unknown, missing or ill-typed keys, absent files, batches that do not divide,
+    fields that the chosen teacher or benchmark needs or does not know.
+    """
+    path = Path(source) if source.endswith((".yaml", ".yml")) else folder / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none found"
+        raise ProfileError(source, [f"no such profile; known ones: {known}; or give the path of a YAML file"])
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProfileError(str(path), [f"cannot be read as YAML: {error}"]) from error
+    if not isinstance(tree, dict):
+        raise ProfileError(str(path), ["must hold two sections, `recipe` and `execution`"])
+    faults = [fault for key, value in overrides.items() if (fault := _override(tree, key, value))]
+    try:
+        profile = Profile(name=path.stem, **tree)
+    except TypeError:
+        raise ProfileError(str(path), [*faults, "the key `name` is the file's name; remove it"]) from None
+    except ValidationError as error:
+        raise ProfileError(str(path), [*faults, *(_explain(dict(item)) for item in error.errors())]) from None
+    faults += _contradictions(profile)
+    if faults:
+        raise ProfileError(str(path), faults)
+    return profile
+
+
+def _override(tree: dict[str, Any], key: str, value: object) -> str | None:
+    """Set `key` (dotted) in `tree`; returns what is wrong with it, if anything."""
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        close = difflib.get_close_matches(key, list(_paths(tree)), n=1)
+        return f"override {key}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+    node[last] = value
+    return None
+
+
+def _paths(tree: object, prefix: str = "") -> list[str]:
+    if not isinstance(tree, dict):
+        return [prefix]
+    return [path for key, value in tree.items() for path in _paths(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _explain(error: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key; remove it or check the spelling"
+    if error["type"] == "missing":
+        return f"{where}: missing; a profile is complete, copy the line from deployments/profiles/demo.yaml"
+    return f"{where}: {error['msg']} (got {error['input']!r})"
+
+
+def _contradictions(profile: Profile) -> list[str]:
+    """Faults between fields, in plain words."""
+    recipe, train = profile.recipe, profile.execution.train
+    faults = [
+        f"{name}.effective_batch {batch} is not a multiple of execution.train.device_batch {train.device_batch}"
+        for name, batch in (("recipe.sft", recipe.sft.effective_batch), ("recipe.align", recipe.align.effective_batch))
+        if batch % train.device_batch
+    ]
+    faults += _teacher_faults(recipe.teacher)
+    faults += _sample_faults(recipe)
+    if recipe.align.select_questions and recipe.sample.dev and recipe.align.select_questions > recipe.sample.dev:
+        faults.append(f"recipe.align.select_questions {recipe.align.select_questions} is more than recipe.sample.dev {recipe.sample.dev}")
+    return faults
+
+
+def _teacher_faults(teacher: Teacher) -> list[str]:
+    faults = []
+    if teacher.kind == "recorded" and not teacher.recordings:
+        faults.append("recipe.teacher.recordings: a recorded teacher needs at least one JSONL file; set it with --set recipe.teacher.recordings=[FILE]")
+    faults += [f"recipe.teacher.recordings: no such file {name}" for name in teacher.recordings if not Path(name).is_file()]
+    if teacher.kind == "simulated" and (teacher.error_rate is None or teacher.no_bias is None):
+        faults.append("recipe.teacher: a simulated teacher needs error_rate and no_bias")
+    return faults
+
+
+def _sample_faults(recipe: Recipe) -> list[str]:
+    sample = recipe.sample
+    if recipe.benchmark == "pocketqa":
+        faults = ["recipe.sample.path: pocketqa is built in; set it to null"] if sample.path else []
+        return faults + ["recipe.sample: pocketqa has thousands of questions; give train, dev and test a size"] * (0 in (sample.train, sample.dev, sample.test))
+    faults = []
+    if not sample.path:
+        faults.append("recipe.sample.path: strategyqa needs its question file (JSON or JSONL) or a hub id; set it with --set recipe.sample.path=FILE")
+    if sample.split not in ("hub", "finetune_cot", "author"):
+        faults.append(f"recipe.sample.split: {sample.split!r} is not one of hub, finetune_cot, author")
+    if sample.entity_disjoint or {"entity_disjoint", "entity_prior"} & set(recipe.grade.controls):
+        faults.append("recipe.grade.controls: entity controls exist for pocketqa only")
+    return faults

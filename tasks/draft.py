@@ -1,0 +1,35 @@
+"""Draft stage: the drafter answers each question and asks one or two clarifying ones."""
+
+from __future__ import annotations
+
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.jobs import AnswerStep
+from tasks.contracts.recipes import Student
+from tasks.contracts.rows import Completion, Drafted, Question, Request
+from tasks.logic.asking import draft_requests, drafted
+from tasks.logic.benchmarks import get_benchmark
+from tasks.stage import Table, Work, table_stage
+
+
+@table_stage("draft", version=1, run_name="draft {split}")
+async def draft(
+    work: Work, *, split: str, questions: TableRef[Question], student: ModelRef, benchmark: str, max_new_tokens: int, numbers: Student, seed: int
+) -> Table[Drafted]:
+    """Greedy drafts of one split by the frozen drafter."""
+    wording = get_benchmark(benchmark)
+    rows = work.root.read(questions, Question)
+    write_rows(work.folder / "requests.parquet", draft_requests(rows, benchmark=wording), Request)
+    step = AnswerStep(
+        name=f"draft {split}",
+        weights=work.weights(student, None, numbers),
+        requests="requests.parquet",
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        seed=seed,
+        machine=work.machine,
+        out="completions.parquet",
+    )
+    (done,) = await work.run(step)
+    completions = read_rows(work.folder / done.out, Completion)
+    made = drafted(rows, completions, benchmark=wording, drafter=student.digest)
+    return Table(made, Drafted, {**done.summary, "with_questions": sum(bool(row.draft_questions) for row in made)})

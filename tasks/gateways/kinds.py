@@ -1,0 +1,25 @@
+"""Which teacher a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.contracts.recipes import Teacher as TeacherRecipe
+from tasks.gateways.openai_teacher import OpenAITeacher
+from tasks.gateways.recorded_teacher import RecordedTeacher
+from tasks.gateways.simulated_teacher import SimulatedTeacher
+from tasks.gateways.teacher import Teacher
+
+
+def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_seconds: float, seed: int) -> Teacher:
+    """The recipe's teacher, to be used with `async with`. `recordings` are the recipe's files where they lie; `seed` draws simulated errors.
+
+    Raises DataError for a bad recording.
+    """
+    if recipe.kind == "recorded":
+        return RecordedTeacher(recordings)
+    if recipe.kind == "simulated":
+        error_rate, no_bias = recipe.error_rate or 0.0, recipe.no_bias or 0.0  # load_profile has refused null
+        return SimulatedTeacher(error_rate=error_rate, no_bias=no_bias, timeout_seconds=timeout_seconds, seed=seed)
+    return OpenAITeacher(timeout_seconds=timeout_seconds)

@@ -1,0 +1,102 @@
+"""A teacher that replays JSONL recordings: no key, no network, no cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tasks.contracts.asks import Ask
+from tasks.contracts.failures import DataError, NotRecorded
+from tasks.gateways.limits import Limiter
+from tasks.gateways.teacher import Reply, Settings
+
+_ANSWERS: dict[object, str] = {True: "Yes", False: "No", "yes": "Yes", "no": "No", None: ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One recorded reply; `digest` is the SHA-256 of the file it came from."""
+
+    text: str
+    digest: str
+
+
+def read_recordings(paths: Sequence[Path]) -> dict[tuple[str, int], Recording]:
+    """Recordings by (qid, sample). A line without `sample` belongs to the sample that is its file's place in `paths`.
+
+    Lines hold qid, reasoning, answer ("yes", "no", true, false or null) and optionally question and sample.
+    Raises DataError naming file and line for anything else, and for a (qid, sample) that occurs twice.
+    """
+    found: dict[tuple[str, int], Recording] = {}
+    for place, path in enumerate(paths):
+        try:
+            content = path.read_bytes()
+            lines = content.decode("utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as a recording: {error}; check recipe.teacher.recordings") from error
+        digest = hashlib.sha256(content).hexdigest()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            key, text = _parse(line, where=where, place=place)
+            if key in found:
+                raise DataError(f"{where}: qid {key[0]!r} was recorded before as sample {key[1]}; remove one, or give the lines different `sample` numbers")
+            found[key] = Recording(text=text, digest=digest)
+    return found
+
+
+def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str]:
+    try:
+        row: Any = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}); every line must be one object with qid, question, reasoning, answer") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: must be an object with qid, question, reasoning, answer")
+    qid, reasoning, answer, sample = row.get("qid"), row.get("reasoning"), row.get("answer"), row.get("sample", place)
+    if not isinstance(qid, str) or not qid:
+        raise DataError(f"{where}: needs `qid`, a text")
+    if not isinstance(reasoning, str):
+        raise DataError(f"{where}: needs `reasoning`, a text")
+    if not (isinstance(answer, (str, bool)) or answer is None) or answer not in _ANSWERS:
+        raise DataError(f'{where}: `answer` must be "yes", "no", true, false or null, not {answer!r}')
+    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
+        raise DataError(f"{where}: `sample` must be a whole number from 0, not {sample!r}")
+    verdict = _ANSWERS[answer]
+    return (qid, sample), f"{reasoning}\nFinal answer: {verdict}" if verdict else reasoning
+
+
+class RecordedTeacher:
+    """Replies from recordings, matched by (digest of the file, qid, sample). What they lack, and every hinted ask, raises NotRecorded."""
+
+    can_take_hints = False
+
+    def __init__(self, recordings: Sequence[Path]) -> None:
+        """Read all files; raises DataError as `read_recordings` does."""
+        self._recordings = read_recordings(recordings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        return None
+
+    def source(self, ask: Ask) -> str:
+        """File digest and qid: the prompt did not produce this reply, so it alone cannot name it."""
+        recording = self._recordings.get((ask.qid, ask.sample))
+        return f"recorded:{recording.digest if recording else ''}:{ask.qid}"
+
+    def price(self, *, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """Nothing."""
+        return 0.0
+
+    async def reply(self, ask: Ask, *, settings: Settings, reask: int, limiter: Limiter) -> Reply:
+        """The recorded text. Asking again cannot change it, so a re-ask raises NotRecorded too."""
+        recording = self._recordings.get((ask.qid, ask.sample))
+        if recording is None or ask.hinted or reask:
+            raise NotRecorded
+        return Reply(text=recording.text, finish_reason="stop", model=settings.model, tokens_in=0, tokens_out=0, request_id="")

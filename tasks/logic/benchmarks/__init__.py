@@ -1,0 +1,119 @@
+"""Benchmarks by name. Each owns its questions, wording, parser and templates, so that training text and scoring text cannot drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from tasks.contracts.rows import Arm, Drafted, Question, Verdict
+from tasks.logic import answers
+from tasks.logic.benchmarks import pocketqa, strategyqa, teacher_talk, yes_no
+from tasks.logic.sampling import Sampled
+
+
+class Benchmark(Protocol):
+    """What the stages ask of a benchmark. `classes` are its gold answers; the choices score the direct arm after `direct_prefix`."""
+
+    name: str
+    classes: tuple[str, ...]
+    direct_prefix: str
+    yes_choices: tuple[str, ...]
+    no_choices: tuple[str, ...]
+
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
+        """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks that live in a file."""
+
+    def draft_prompt(self, question: str) -> str:
+        """What the drafter is asked."""
+
+    def parse_draft(self, text: str) -> yes_no.ParsedDraft:
+        """The drafter's verdict and clarifying questions."""
+
+    def prompt(self, arm: Arm, question: Drafted) -> str:
+        """The user turn of one arm."""
+
+    def completion(self, *, asked: Sequence[str], answered: Sequence[str], reasoning: str, answer: str) -> str:
+        """The text that the reasoning and rewrite arms train."""
+
+    def direct_completion(self, answer: str) -> str:
+        """The text that the direct arm trains."""
+
+    def parse(self, text: str, *, cut: bool) -> Verdict:
+        """The verdict of a student's text."""
+
+    def parse_skeleton(self, text: str) -> yes_no.ParsedSkeleton:
+        """A completion taken apart."""
+
+    def teacher_messages(self, question: Drafted, *, hint: bool) -> tuple[dict[str, str], ...]:
+        """Chat messages for the teacher; `hint` gives the gold facts and verdict away."""
+
+    def parse_teacher_reply(self, text: str) -> teacher_talk.TeacherReply:
+        """The teacher's reply taken apart."""
+
+    def template_rationale(self, question: Question) -> yes_no.Rationale:
+        """A rationale out of gold facts, where no teacher answers."""
+
+    def entity_prior(self, train: Sequence[Question], questions: Sequence[Question]) -> list[Verdict]:
+        """Verdicts of the baseline that knows names only."""
+
+
+class _YesNo:
+    """What the yes/no benchmarks share: their wording and its parsers."""
+
+    classes: tuple[str, ...] = ("yes", "no")
+    direct_prefix = yes_no.DIRECT_PREFIX
+    yes_choices: tuple[str, ...] = yes_no.YES_CHOICES
+    no_choices: tuple[str, ...] = yes_no.NO_CHOICES
+    draft_prompt = staticmethod(yes_no.draft_prompt)
+    parse_draft = staticmethod(yes_no.parse_draft)
+    direct_completion = staticmethod(yes_no.direct_completion)
+    parse_skeleton = staticmethod(yes_no.parse_skeleton)
+    teacher_messages = staticmethod(teacher_talk.teacher_messages)
+    parse_teacher_reply = staticmethod(teacher_talk.parse_teacher_reply)
+    completion = staticmethod(yes_no.skeleton)
+
+    def prompt(self, arm: Arm, question: Drafted) -> str:
+        """The user turn of one arm; only the rewrite arm shows the draft. Raises ValueError for `facts`, which is trained as plain text."""
+        match arm:
+            case Arm.DIRECT:
+                return yes_no.direct_prompt(question.question)
+            case Arm.REASONING:
+                return yes_no.reasoning_prompt(question.question)
+            case Arm.REWRITE:
+                return yes_no.rewrite_prompt(question.question, question.draft)
+        raise ValueError(f"the {arm} arm has no prompt")
+
+    def parse(self, text: str, *, cut: bool) -> Verdict:
+        """The verdict of a student's text; none where it was cut."""
+        return answers.parse_verdict(text, cut=cut)
+
+
+class _PocketQA(_YesNo):
+    name = "pocketqa"
+    template_rationale = staticmethod(pocketqa.rationale)
+    entity_prior = staticmethod(pocketqa.entity_prior)
+
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
+        """Generated questions; a built-in benchmark reads no file, so `rows` and `named_split` are not looked at."""
+        return Sampled(questions=pocketqa.sample(split=split, n=n, seed=seed), excluded={})
+
+
+class _StrategyQA(_YesNo):
+    name = "strategyqa"
+    template_rationale = staticmethod(teacher_talk.template_rationale)
+
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
+        """Questions out of official rows under one of the three named splits."""
+        return strategyqa.sample(rows=rows, named_split=named_split or "", split=split, n=n, seed=seed)
+
+    def entity_prior(self, train: Sequence[Question], questions: Sequence[Question]) -> list[Verdict]:
+        """StrategyQA names no entities; the profile refuses this control, so a call is a programming error."""
+        raise ValueError("strategyqa has no entities to build a prior from; use it with pocketqa")
+
+
+_BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (_PocketQA(), _StrategyQA())}
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The benchmark called `name`; KeyError for a name that no profile accepts."""
+    return _BENCHMARKS[name]

@@ -1,0 +1,166 @@
+"""StrategyQA (Geva et al. 2021): official fields, the three named splits that publications use, and the official accuracy.
+
+Splits: `hub` 1,038 / 565 / 687 (train / dev / test), `finetune_cot` 1,603 / 687 (Ho et al. 2022; dev is a fixed stratified 200 of its train) and
+`author` 2,061 / 229 (no test). They are lists of question ids in `strategyqa_splits.json`; both the released and the authors' own ids are known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Question
+from tasks.logic.answers import sentences
+from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, stratified
+
+NAMED_SPLITS = ("hub", "finetune_cot", "author")
+_SPLITS = ("train", "dev", "test")  # from the most to the least training-like
+_DUPLICATE = "asked again in a less training-like place"
+_EXEMPLAR = "few-shot exemplar of the recorded teachers"
+
+
+class _Places(NamedTuple):
+    """Where questions belong: released qid by either id, split by named split and released qid, and the exemplars' qids."""
+
+    qids: dict[str, str]
+    splits: dict[str, dict[str, str]]
+    exemplars: frozenset[str]
+
+
+def sample(*, rows: Sequence[Mapping[str, Any]], named_split: str, split: str, n: int, seed: int) -> Sampled:
+    """`n` questions (0 = all) of one split, in the proportions of its answers. Raises DataError when the file holds fewer, or none."""
+    read = read_questions(rows, named_split=named_split)
+    found = read.get(split, Sampled(questions=[], excluded={}))
+    require(n, available=len(found.questions), split=split)
+    if not found.questions:
+        held = ", ".join(f"{name} {len(each.questions)}" for name, each in read.items() if each.questions) or "none"
+        raise DataError(f"the question file has no question of the {split} split of {named_split} (it has: {held}); give the file that holds them")
+    return Sampled(questions=stratified(found.questions, n=n, seed=seed), excluded=found.excluded)
+
+
+def read_questions(rows: Sequence[Mapping[str, Any]], *, named_split: str) -> dict[str, Sampled]:
+    """Official rows (qid, question, answer; optional term, description, facts, decomposition) by split, under released qids.
+
+    Left out and counted: the training-side copy of a question that occurs twice, and the six few-shot exemplars of the recorded GPT-4 prompts from
+    train and dev. Raises DataError, naming the row, on an unlabelled, empty, repeated or unknown question.
+    """
+    questions = _questions(rows, named_split)
+    exemplars = _places().exemplars
+    kept: dict[str, str] = {}  # the copy to keep of each text: the least training-like, then the first
+    for question in sorted(questions, key=lambda each: -_SPLITS.index(each.split)):
+        kept.setdefault(normalised(question.question), question.qid)
+    made = {split: Sampled(questions=[], excluded={}) for split in _SPLITS}
+    reasons: dict[str, Counter[str]] = {split: Counter() for split in _SPLITS}
+    for question in questions:
+        if kept[normalised(question.question)] != question.qid:
+            reasons[question.split][_DUPLICATE] += 1
+        elif question.qid in exemplars and question.split != "test":
+            reasons[question.split][_EXEMPLAR] += 1
+        else:
+            made[question.split].questions.append(question)
+    check_disjoint({split: found.questions for split, found in made.items()})
+    return {split: Sampled(questions=found.questions, excluded=dict(reasons[split])) for split, found in made.items()}
+
+
+def score(predictions: object, gold: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The official accuracy: `accuracy` over the `n` gold questions; one that is `missing` from `predictions`, or null there, is wrong.
+
+    `predictions` is {qid: {"answer": ...}}, {qid: answer} or [{"qid": ..., "answer": ...}]; an answer is true, false, "yes", "no" or null.
+    Raises DataError when gold is unlabelled or repeats an id, when an answer is something else, or when no prediction belongs to gold.
+    """
+    labels: dict[str, bool] = {}
+    for number, row in enumerate(gold, start=1):
+        qid = _text(row, "qid", number)
+        if qid in labels:
+            raise DataError(f"gold row {number}: qid {qid} occurs twice; remove one of the rows")
+        labels[qid] = _label(row, number)
+    said = {qid: _predicted(qid, value) for qid, value in _by_qid(predictions)}
+    if not labels.keys() & said.keys():
+        raise DataError(f"none of {len(said)} predictions belongs to one of {len(labels)} gold questions; score against the gold file of the same questions")
+    right = sum(said.get(qid) is label for qid, label in labels.items())
+    return {"accuracy": right / len(labels), "n": len(labels), "missing": len(labels.keys() - said.keys())}
+
+
+def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Question]:
+    """Rows as questions in file order, every one checked and placed."""
+    places = _places()
+    if named_split not in places.splits:
+        raise DataError(f"StrategyQA has no split named {named_split!r}; set recipe.sample.split to one of {', '.join(NAMED_SPLITS)}")
+    seen: dict[str, int] = {}
+    questions = []
+    for number, row in enumerate(rows, start=1):
+        given, answer = _text(row, "qid", number), _label(row, number)
+        qid = places.qids.get(given)
+        if qid is None:
+            raise DataError(f"row {number}: question {given} belongs to no named split; use the released StrategyQA train questions, or remove the row")
+        if qid in seen:
+            raise DataError(f"row {number}: question {given} was already given in row {seen[qid]}; remove one of them")
+        seen[qid] = number
+        questions.append(_question(row, qid, number, answer=answer, split=places.splits[named_split][qid]))
+    return questions
+
+
+def _question(row: Mapping[str, Any], qid: str, number: int, *, answer: bool, split: str) -> Question:
+    facts = row.get("facts") or ()
+    return Question(
+        qid=qid,
+        split=split,
+        kind="",
+        term=str(row.get("term") or ""),
+        description=str(row.get("description") or ""),
+        question=_text(row, "question", number),
+        answer="yes" if answer else "no",
+        facts=tuple(sentences(facts)) if isinstance(facts, str) else tuple(" ".join(str(fact).split()) for fact in facts),
+        decomposition=tuple(" ".join(str(step).split()) for step in row.get("decomposition") or ()),
+        entities=(),
+    )
+
+
+def _text(row: Mapping[str, Any], name: str, number: int) -> str:
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"row {number}: `{name}` is {'missing' if value is None else 'empty or no text'}; every row needs qid, question and answer")
+    return " ".join(value.split())
+
+
+def _label(row: Mapping[str, Any], number: int) -> bool:
+    label = row.get("answer")
+    if not isinstance(label, bool):
+        raise DataError(f"row {number}: question {row.get('qid')} has no label (`answer` must be true or false, it is {label!r}); use a labelled file")
+    return label
+
+
+def _by_qid(predictions: object) -> list[tuple[str, object]]:
+    if isinstance(predictions, Mapping):
+        return [(str(qid), value.get("answer") if isinstance(value, Mapping) else value) for qid, value in predictions.items()]
+    if isinstance(predictions, Sequence) and not isinstance(predictions, str) and all(isinstance(row, Mapping) for row in predictions):
+        pairs = [(_text(row, "qid", number), row.get("answer")) for number, row in enumerate(predictions, start=1)]
+        twice = [qid for qid, count in Counter(qid for qid, _ in pairs).items() if count > 1]
+        if not twice:
+            return pairs
+        raise DataError(f"the predictions answer question {twice[0]} twice; keep one answer a question")
+    raise DataError('predictions must be {qid: {"answer": true}}, {qid: "yes"} or a list of {"qid", "answer"}')
+
+
+def _predicted(qid: str, value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    known = {"yes": True, "no": False, "true": True, "false": False, "unparsed": None}
+    if isinstance(value, str) and value.strip().casefold() in known:
+        return known[value.strip().casefold()]
+    raise DataError(f'the prediction for question {qid} is {value!r}; write true, false, "yes", "no" or null')
+
+
+@cache
+def _places() -> _Places:
+    """The id lists that come with the package. A row is "released-id author-id codes", one letter a named split."""
+    stored = json.loads(files("tasks.logic.benchmarks").joinpath("strategyqa_splits.json").read_text(encoding="utf-8"))
+    rows = [row.split() for row in stored["questions"]]
+    names = {"r": "train", "d": "dev", "e": "test"}
+    splits = {name: {qid: names[codes[index]] for qid, _, codes in rows} for index, name in enumerate(NAMED_SPLITS)}
+    return _Places(qids={key: qid for qid, author, _ in rows for key in (qid, author)}, splits=splits, exemplars=frozenset(stored["exemplars"]))

@@ -1,0 +1,198 @@
+"""What a teacher is asked about a yes/no question, and how its reply is read: ours, and the shapes of recorded teachers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Drafted, Question, Verdict
+from tasks.logic.answers import own_text, parse_verdict, sentences, turn
+from tasks.logic.benchmarks.yes_no import Rationale, word
+
+HINT_MARK = "What is known:"  # begins the part of a message that gives the gold facts away
+_ANALYSIS, _STEPS, _ASSESSMENT = "## Teaching Analysis", "## Step-by-Step Reasoning", "## Final Assessment"
+_SYSTEM = f"""You teach a student to reason. You see a yes/no question, the student's draft and its clarifying questions.
+Keep, repair or replace the clarifying questions: one to three whose answers settle the matter. Answer each in one short sentence. \
+Then reason from the answers in at most three short sentences, and give the verdict only at the end. Reply in exactly this form:
+
+{_ANALYSIS}
+Q: (clarifying question)
+A: (its answer)
+
+{_STEPS}
+(reasoning)
+
+{_ASSESSMENT}
+**[YES]** or **[NO]**"""
+
+_SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
+_EXCHANGE = re.compile(r"^[\s*-]*Q\d*[.:)]\s*[*_]*\s*(.+?)\s*$\s*^[\s*-]*A\d*[.:)]\s*[*_]*\s*(.+?)\s*$", re.MULTILINE)
+_SUBQUESTION = re.compile(r"^\s*Q\d+[.:)]\s*(.+?)\s*$", re.MULTILINE)
+_LAST_LINE = re.compile(r"^[\s*_]*final(?:\s+answer)?[*_\s]*:.*", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+_STATED = re.compile(
+    r"(?:\b(?:so|thus|therefore|hence|in conclusion|overall|based on (?:this|the) (?:analysis|information))\b,?\s*)?"
+    r"\b(?:the|my) (?:final )?answer (?:is|would be)\b[\s:]*[*_\[(\"“']*(yes|no)\b[*_\])\"”']*(?:\s*[,.;:!]+|\s+(?:because|since|as)\b)?\s*",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(r"^[\s*_]*(yes|no)\b[*_]*\s*[,.;:!-]+\s*", re.IGNORECASE)
+_ASIDE = re.compile(r"([,;–-]\s*)?\b(?:so|thus|hence|therefore),?\s*[*_]*(?:yes|no)[*_]*\s*(?=[.!]|$)", re.IGNORECASE)
+_REFERENCE = re.compile(r"#\s*(\d+)")
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "at",
+        "be",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "would",
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherReply(Rationale):
+    """A teacher's reply, taken apart. `problem` is "" or says why the reply cannot be used."""
+
+    verdict: Verdict
+    problem: str
+
+
+def teacher_messages(question: Drafted, *, hint: bool) -> tuple[dict[str, str], ...]:
+    """The chat messages for one drafted question. `hint` adds gold facts, decomposition and verdict, for questions that a teacher got wrong."""
+    lines = [f"Question: {question.question}", f"Student draft: {_squeeze(turn(question.draft)) or '(empty)'}"]
+    lines += ["Student questions:", *(f"- {asked}" for asked in question.draft_questions)] if question.draft_questions else []
+    if hint:
+        lines += [HINT_MARK, *(f"- {fact}" for fact in question.facts), *(f"- step: {step}" for step in question.decomposition)]
+        lines += [
+            f"The right verdict is {word(question.answer)}. Write reasoning that reaches it from the facts, as if you had found it; never mention that it was given."
+        ]
+    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n".join(lines)})
+
+
+def parse_teacher_reply(text: str) -> TeacherReply:
+    """Read a reply: our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
+
+    The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
+    has no more to say than its answers, those are the reasoning.
+    """
+    said = own_text(text)
+    sections = _sections(said)
+    if _STEPS in sections:
+        pairs = [(ask, answer) for ask, answer in _EXCHANGE.findall(sections.get(_ANALYSIS, ""))]
+        prose = sections[_STEPS]
+    else:
+        pairs, prose = _least_to_most(said)
+    answered = tuple(_squeeze(answer) for _, answer in pairs)
+    reasoning = _without_verdict(prose) or " ".join(answered)
+    verdict = _reply_verdict(sections.get(_ASSESSMENT, said))
+    problem = "no verdict" if verdict is Verdict.UNPARSED else "" if reasoning else "no reasoning"
+    return TeacherReply(asked=tuple(_squeeze(ask) for ask, _ in pairs), answered=answered, reasoning=reasoning, verdict=verdict, problem=problem)
+
+
+def template_rationale(question: Question) -> Rationale:
+    """A rationale out of gold facts and decomposition, for questions that a recorded teacher cannot answer.
+
+    Each fact answers the askable step (one without `#`) that shares most of its words; what is left over, and the last step that weighs the answers, is
+    the reasoning. Raises DataError where the question has no facts.
+    """
+    if not question.facts:
+        raise DataError(f"question {question.qid} has no facts, so no rationale can be written from a template; use a question file that carries `facts`")
+    steps = [step for step in question.decomposition if not _REFERENCE.search(step)]
+    homes: dict[int, list[str]] = {}
+    loose = []
+    for fact in question.facts:
+        score, index = max(((len(_content(fact) & _content(step)), -index) for index, step in enumerate(steps)), default=(0, 0))
+        homes.setdefault(-index, []).append(_sentence(fact)) if score else loose.append(_sentence(fact))
+    kept = sorted(homes)
+    asked, answered = tuple(steps[index] for index in kept), tuple(" ".join(homes[index]) for index in kept)
+    weighing = _weighing(question.decomposition, {question.decomposition.index(step) + 1: number for number, step in enumerate(asked, start=1)})
+    return Rationale(asked=asked, answered=answered, reasoning=" ".join([*loose, *weighing]) or " ".join(answered))
+
+
+def _weighing(decomposition: tuple[str, ...], numbers: dict[int, int]) -> list[str]:
+    """The last step in words, its references turned to the numbers of the kept questions; nothing where it refers to a step that was not kept."""
+    last = decomposition[-1] if decomposition else ""
+    wanted = [int(number) for number in _REFERENCE.findall(last)]
+    if not wanted or not numbers.keys() >= set(wanted):
+        return []
+    return [f"It remains to weigh: {_REFERENCE.sub(lambda found: f'answer {numbers[int(found.group(1))]}', last)}"]
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Markdown sections by our heading; a heading is known by its words, whatever its level or case."""
+    pieces = _SECTION.split(text)
+    known = {heading.strip("# ").casefold(): heading for heading in (_ANALYSIS, _STEPS, _ASSESSMENT)}
+    found = zip(pieces[1::2], pieces[2::2], strict=True)
+    return {known[name]: body.strip() for title, body in found if (name := title.strip("*_: ").casefold()) in known}
+
+
+def _least_to_most(text: str) -> tuple[list[tuple[str, str]], str]:
+    """Sub-questions with the answers that follow them, and the prose that is neither."""
+    body = _LAST_LINE.sub("", text)
+    pieces = _SUBQUESTION.split(body)
+    if len(pieces) == 1:
+        return [], body
+    pairs = [(ask, answer) for ask, answer in zip(pieces[1::2], pieces[2::2], strict=True) if answer.strip()]
+    return pairs, pieces[0]
+
+
+def _reply_verdict(text: str) -> Verdict:
+    """The verdict by the one parser; else the last "the answer is ...", else a leading "Yes," or "No,"."""
+    if (verdict := parse_verdict(text)) is not Verdict.UNPARSED:
+        return verdict
+    found = [match.group(1) for match in _STATED.finditer(text)] or [match.group(1) for match in [_LEADING.match(text)] if match]
+    return Verdict(found[-1].casefold()) if found else Verdict.UNPARSED
+
+
+def _without_verdict(prose: str) -> str:
+    """Prose on one line, without its last-line label, stated verdicts and leading yes or no."""
+    kept = []
+    for sentence in sentences(_LAST_LINE.sub("", prose)):
+        bare = _LEADING.sub("", _ASIDE.sub("", _STATED.sub("", sentence))).strip(" *_")
+        if any(char.isalpha() for char in bare) and bare.casefold() not in ("yes", "no"):
+            kept.append(bare if bare == sentence else bare[0].upper() + bare[1:])
+    return " ".join(kept)
+
+
+def _content(text: str) -> set[str]:
+    return {token for token in re.findall(r"\w+", text.casefold()) if token not in _STOP}
+
+
+def _sentence(text: str) -> str:
+    line = _squeeze(text)
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())

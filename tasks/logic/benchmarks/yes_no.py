@@ -1,0 +1,125 @@
+"""The wording of yes/no benchmarks: one home for what training writes and what scoring asks and reads back.
+
+Prompts are plain user turns; the chat template is added where they are tokenised. Each begins with a tag that names its arm, so that one
+adapter can learn several arms. They are short because a CPU tokenises and attends to them thousands of times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.contracts.rows import Verdict
+from tasks.logic.answers import own_text, parse_verdict, turn
+
+DIRECT_PREFIX = "Answer:"
+YES_CHOICES = (" Yes", " yes", " YES")
+NO_CHOICES = (" No", " no", " NO")
+_ASKED, _ANSWERED, _REASONING, _FINAL = "Clarifying questions:", "Answers:", "Reasoning:", "Final answer:"
+_SKELETON = f"Write clarifying questions, answers, reasoning, then `{_FINAL} Yes` or `{_FINAL} No`."
+_HEADING = re.compile(rf"^({_ASKED}|{_ANSWERED}|{_REASONING}|{_FINAL})", re.IGNORECASE | re.MULTILINE)
+_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])?\s*(.*\S)", re.MULTILINE)
+_CLARIFYING = re.compile(r"^[\s>#*_]*(?:clarifying\s+)?questions?[*_\s]*(?:\d+[*_\s]*)?:", re.IGNORECASE | re.MULTILINE)
+_ASKING = re.compile(r"[^.!?\n]*[^.!?\s][^.!?\n]*\?")
+_LIST_MARK = re.compile(r"^[\s>#*_-]*(?:\d+[.)]\s*)?(?:questions?[*_\s]*\d*[*_\s]*:)?[\s*_]*", re.IGNORECASE)
+_MAX_DRAFT_QUESTIONS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rationale:
+    """What a teacher says about one question: clarifying questions, their answers (one each) and the reasoning, without the verdict."""
+
+    asked: tuple[str, ...]
+    answered: tuple[str, ...]
+    reasoning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedDraft:
+    """A drafter's verdict and its clarifying questions (at most two)."""
+
+    verdict: Verdict
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedSkeleton(Rationale):
+    """A completion in the shape of `skeleton`, taken apart."""
+
+    verdict: Verdict
+
+
+def word(answer: str) -> str:
+    """The word that stands for a gold answer ("yes" or "no") in prompts and completions. Raises ValueError on anything else."""
+    return {"yes": "Yes", "no": "No"}[Verdict(answer)]
+
+
+def draft_prompt(question: str) -> str:
+    """What the drafter is asked: a guess and one or two clarifying questions."""
+    return f"[draft] {question}\nReply in two lines.\nAnswer: Yes or No\nQuestions: one or two short questions whose answers would help"
+
+
+def direct_prompt(question: str) -> str:
+    """The direct arm: the bare answer, scored at `DIRECT_PREFIX`."""
+    return f"[direct] {question}\nReply `{DIRECT_PREFIX} Yes` or `{DIRECT_PREFIX} No`."
+
+
+def reasoning_prompt(question: str) -> str:
+    """The reasoning arm: the skeleton, from the question alone."""
+    return f"[reason] {question}\n{_SKELETON}"
+
+
+def rewrite_prompt(question: str, draft: str) -> str:
+    """The rewrite arm: the skeleton, from the question and the drafter's own text (whitespace squeezed, cut at its turn's end)."""
+    said = " ".join(turn(draft).split()) or "(empty)"
+    return f"[rewrite] {question}\nStudent draft: {said}\nImprove it. {_SKELETON}"
+
+
+def direct_completion(answer: str) -> str:
+    """`Answer: Yes` for gold "yes"."""
+    return f"{DIRECT_PREFIX} {word(answer)}"
+
+
+def skeleton(*, asked: Sequence[str], answered: Sequence[str], reasoning: str, answer: str) -> str:
+    """The completion of the reasoning and rewrite arms; `answer` is "yes" or "no".
+
+    A section that would be empty is left out, and so is reasoning that only repeats the answers.
+    """
+    parts = [f"{_ASKED}\n{_numbered(asked)}"] if asked else []
+    parts += [f"{_ANSWERED}\n{_numbered(answered)}"] if answered else []
+    parts += [f"{_REASONING} {_line(reasoning)}"] if reasoning.strip() and _line(reasoning) != _line(" ".join(answered)) else []
+    return "\n".join([*parts, f"{_FINAL} {word(answer)}"])
+
+
+def parse_skeleton(text: str) -> ParsedSkeleton:
+    """Take a completion apart; sections that it lacks are empty."""
+    said = own_text(text)
+    pieces = _HEADING.split(said)
+    sections = {heading.capitalize(): body for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+    return ParsedSkeleton(
+        asked=_items(sections.get(_ASKED, "")),
+        answered=_items(sections.get(_ANSWERED, "")),
+        reasoning=_line(sections.get(_REASONING, "")),
+        verdict=parse_verdict(said),
+    )
+
+
+def parse_draft(text: str) -> ParsedDraft:
+    """Read a draft: the verdict that stands before its clarifying questions, and the first two of those, wherever they stand."""
+    head, *rest = _CLARIFYING.split(turn(text), maxsplit=1)
+    questions = (_LIST_MARK.sub("", found).strip() for found in _ASKING.findall(rest[0] if rest else head))
+    kept = tuple(dict.fromkeys(question for question in questions if len(question.split()) > 1))[:_MAX_DRAFT_QUESTIONS]
+    return ParsedDraft(verdict=parse_verdict(head), questions=kept)
+
+
+def _numbered(items: Sequence[str]) -> str:
+    return "\n".join(f"{index}. {_line(item)}" for index, item in enumerate(items, start=1))
+
+
+def _items(body: str) -> tuple[str, ...]:
+    return tuple(found.group(1) for found in _ITEM.finditer(body))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

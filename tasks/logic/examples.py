@@ -1,0 +1,85 @@
+"""Training text of every track. A track is data: which arms it trains and on what; one trainer serves them all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from tasks.contracts.recipes import Track
+from tasks.contracts.rows import Arm, Curated, Example
+from tasks.logic.benchmarks import Benchmark
+
+
+class TrainingLength(NamedTuple):
+    """How long to train instead of the recipe's epochs; both None = the epochs."""
+
+    steps: int | None
+    tokens: int | None
+
+
+def training_length(track: Track, matched: Mapping[str, Any]) -> TrainingLength:
+    """Steps or tokens of the run that `track` is matched to; `matched` is that run's summary, empty where nothing is matched."""
+    match track:
+        case Track.TRACK_A_MATCHED:
+            return TrainingLength(steps=int(matched["steps"]), tokens=None)
+        case Track.FACTS_ONLY:
+            return TrainingLength(steps=None, tokens=int(matched["tokens"]))
+        case _:
+            return TrainingLength(steps=None, tokens=None)
+
+
+def sft_examples(curated: Sequence[Curated], *, track: Track, benchmark: Benchmark, direct_weight: float, seed: int) -> list[Example]:
+    """Examples of one track, from the questions whose role is "sft".
+
+    Track A and its matched twin: one direct example a question. Track B: the reasoning of every curated reply as the completion, with a
+    direct example beside it where `direct_weight` > 0. facts_only: Track A plus each gold fact once as plain text. shuffled_rationale: Track
+    B's text with another question's reasoning under the question's own verdict. A and B thus see the same questions and gold labels.
+    """
+    rows = [row for row in curated if row.role == "sft"]
+    firsts = list({row.qid: row for row in reversed(rows)}.values())[::-1]
+    match track:
+        case Track.TRACK_A | Track.TRACK_A_MATCHED:
+            return [_direct(row, benchmark, weight=1.0) for row in firsts]
+        case Track.FACTS_ONLY:
+            facts = list(dict.fromkeys(fact for row in firsts for fact in row.facts))
+            return [_direct(row, benchmark, weight=1.0) for row in firsts] + [_fact(fact) for fact in facts]
+        case Track.TRACK_B:
+            direct = [_direct(row, benchmark, weight=direct_weight) for row in firsts] if direct_weight else []
+            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in rows] + direct
+        case Track.SHUFFLED_RATIONALE:
+            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in shuffled_rationales(rows, seed=seed)]
+
+
+def reasoning_example(row: Curated, benchmark: Benchmark, *, arm: Arm) -> Example:
+    """The whole skeleton as the completion of the prompt that evaluation will use."""
+    completion = benchmark.completion(asked=row.asked, answered=row.answered, reasoning=row.reasoning, answer=row.answer)
+    return Example(qid=row.qid, arm=arm, prompt=benchmark.prompt(arm, row), completion=completion, answer=row.answer, weight=row.weight)
+
+
+def shuffled_rationales(rows: Sequence[Curated], *, seed: int) -> list[Curated]:
+    """Each row with the questions, answers and reasoning of another question; nobody keeps their own where there are two questions or more."""
+    order = sorted(range(len(rows)), key=lambda index: rows[index].qid)
+    random.Random(seed).shuffle(order)
+    donors = {index: _donor(order, place, rows) for place, index in enumerate(order)}
+    return [
+        replace(row, asked=donor.asked, answered=donor.answered, reasoning=donor.reasoning)
+        for row, donor in ((row, rows[donors[index]]) for index, row in enumerate(rows))
+    ]
+
+
+def _donor(order: Sequence[int], place: int, rows: Sequence[Curated]) -> int:
+    """The next row in the shuffled cycle that belongs to another question."""
+    own = rows[order[place]].qid
+    cycle = [*order[place + 1 :], *order[:place]]
+    return next((index for index in cycle if rows[index].qid != own), order[place])
+
+
+def _direct(row: Curated, benchmark: Benchmark, *, weight: float) -> Example:
+    prompt = benchmark.prompt(Arm.DIRECT, row)
+    return Example(qid=row.qid, arm=Arm.DIRECT, prompt=prompt, completion=benchmark.direct_completion(row.answer), answer=row.answer, weight=weight)
+
+
+def _fact(fact: str) -> Example:
+    return Example(qid="", arm=Arm.FACTS, prompt="", completion=fact, answer="", weight=1.0)

@@ -1,0 +1,104 @@
+"""Geometry of line charts: numbers in, SVG coordinates out. The template draws them; no script, no chart library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.contracts.failures import DataError
+
+Point = tuple[float, float]
+# Drawn at about its own size on a phone (340 CSS pixels), so that 12-pixel axis text stays readable.
+WIDTH, HEIGHT = 340, 210
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+_MOST_POINTS = 200  # a line this fine cannot be told from a finer one at this size
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled position on an axis, in SVG units."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series: polyline points in SVG units, and its colour number."""
+
+    name: str
+    points: str
+    tone: int
+    last: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line chart, ready to draw. `sentence` says in words what it shows, for readers who cannot see it."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    zero: float | None  # height of y = 0 where it lies inside
+    sentence: str
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+
+
+def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, x_label: str, y_label: str) -> Chart:
+    """Lay out named series of (x, y). Raises DataError when a series is empty or holds a value that is not finite."""
+    for name, values in series.items():
+        if not values:
+            raise DataError(f"{title}: the series {name!r} is empty, so there is nothing to draw; leave it out")
+        if strange := [point for point in values if not all(map(math.isfinite, point))]:
+            raise DataError(f"{title}: {name!r} has the value {strange[0][1]} at step {strange[0][0]}; training diverged there, lower the learning rate")
+    drawn = {name: thin(values) for name, values in series.items()}
+    everything = [point for values in drawn.values() for point in values]
+    x_marks = nice_ticks(min(x for x, _ in everything), max(x for x, _ in everything), most=5)
+    y_marks = nice_ticks(min(y for _, y in everything), max(y for _, y in everything), most=5)
+    x_low, x_high = min(x_marks[0], *(x for x, _ in everything)), max(x for x, _ in everything)
+
+    def across(x: float) -> float:
+        return round(LEFT + (x - x_low) / ((x_high - x_low) or 1.0) * (WIDTH - LEFT - RIGHT), 1)
+
+    def down(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (y - y_marks[0]) / (y_marks[-1] - y_marks[0]) * (HEIGHT - TOP - BOTTOM), 1)
+
+    return Chart(
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+        lines=tuple(
+            Line(name, " ".join(f"{across(x)},{down(y)}" for x, y in values), tone, f"{series[name][-1][1]:.2f}")
+            for tone, (name, values) in enumerate(drawn.items())
+        ),
+        x_ticks=tuple(Tick(across(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high),
+        y_ticks=tuple(Tick(down(y), f"{y:g}") for y in y_marks),
+        zero=down(0.0) if y_marks[0] < 0 < y_marks[-1] else None,
+        sentence=f"{title}. " + " ".join(f"{name}: {values[0][1]:.2f} at the start, {values[-1][1]:.2f} at the end." for name, values in series.items()),
+    )
+
+
+def nice_ticks(low: float, high: float, *, most: int) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]; at least two, about `most`."""
+    span = (high - low) or abs(high) or 1.0
+    raw = span / max(1, most - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
+
+
+def thin(points: Sequence[Point]) -> list[Point]:
+    """At most `_MOST_POINTS` points: means of equal runs of neighbours."""
+    size = math.ceil(len(points) / _MOST_POINTS)
+    runs = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]

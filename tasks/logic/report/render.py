@@ -1,0 +1,69 @@
+"""The report: values in, one self-contained HTML page out. No script, no request to anywhere, readable without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tasks.logic.report import words
+from tasks.logic.report.charts import Chart, line_chart
+from tasks.logic.report.view import ReportView
+
+CHIPS = {"pass": "✓ pass", "fail": "✗ fail", "underpowered": "? underpowered"}
+
+
+def render_report(view: ReportView) -> str:
+    """The page as text. Everything from outside is escaped. Raises DataError when a training curve is empty or not finite."""
+    summary = view.summary
+    headline, *others = words.statements(summary) or [words.Statement("underpowered", "Nothing was compared", "This run scored no pair of models.")]
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            view=view,
+            summary=summary,
+            headline=headline,
+            others=others,
+            warnings=[*words.warnings(summary), *view.notes],
+            charts=_charts(view),
+            usage=_usage(summary["teacher_usage"]),
+            chips=CHIPS,
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tasks.logic.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "label": words.label,
+        "comparison": words.comparison_label,
+        "percent": words.percent,
+        "points": words.points,
+        "p_text": words.p_text,
+        "duration": words.duration,
+    }
+    return environment
+
+
+def _charts(view: ReportView) -> list[Chart]:
+    charts = [
+        line_chart(f"Training loss: {words.label(curve.model)}", {"loss": curve.points}, x_label="optimiser step", y_label="nats per token")
+        for curve in view.curves
+    ]
+    if view.margins:
+        series = {
+            "chosen (a)": [(float(point.step), point.a) for point in view.margins],
+            "rejected (b)": [(float(point.step), point.b) for point in view.margins],
+            "gap (d = a − b)": [(float(point.step), point.d) for point in view.margins],
+        }
+        charts.append(line_chart("Preference training: log-ratio to the reference", series, x_label="optimiser step", y_label="nats"))
+    return charts
+
+
+def _usage(usage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = {"calls": "Calls", "cached": "From the ledger", "retries": "Retries", "failed": "Failed", "tokens_in": "Tokens in", "tokens_out": "Tokens out"}
+    return [(name, f"{usage[key]:,}") for key, name in names.items()] + [("US dollars", f"{usage['usd']:.2f}")]

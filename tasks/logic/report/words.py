@@ -1,0 +1,137 @@
+"""What happened, in words: sentences made from verdicts and figures, so that the headline cannot say more than the data do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODELS = {
+    "zero_shot": "Untrained student",
+    "track_a": "Track A, answers only",
+    "track_a_matched": "Track A, as many steps as B",
+    "track_b": "Track B, reasons first",
+    "aligned": "Aligned, after preferences",
+    "facts_only": "Track A + facts as plain text",
+    "shuffled_rationale": "Track B, shuffled reasoning",
+    "entity_prior": "Entity prior, no model",
+    "entity_disjoint": "Unseen entities",
+}
+_SHORT = {"zero_shot": "the untrained student", "track_a": "Track A", "track_a_matched": "Track A with as many steps", "track_b": "Track B"}
+_SHORT |= {"aligned": "the aligned model", "facts_only": "the facts-only control", "shuffled_rationale": "the shuffled-reasoning control"}
+_SHORT |= {"entity_prior": "the entity prior", "entity_disjoint": "the unseen-entity slice"}
+_EXTREME = 0.1  # a yes-rate this near to 0 or 1 is a bias, not an answer
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One comparison in words, with the verdict that gives it its colour."""
+
+    verdict: str
+    claim: str
+    evidence: str
+
+
+def label(name: str) -> str:
+    """Display name of a model or control, longer parts first: "entity_disjoint_track_b" -> "Unseen entities: Track B, reasons first"."""
+    if name in MODELS:
+        return MODELS[name]
+    for known in sorted(MODELS, key=len, reverse=True):
+        if name.startswith(f"{known}_"):
+            return f"{MODELS[known]}: {label(name.removeprefix(f'{known}_'))}"
+    return name.replace("_", " ").capitalize()
+
+
+def short(name: str) -> str:
+    """Name of a model inside a sentence."""
+    return _SHORT.get(name, name.replace("_", " "))
+
+
+def comparison_label(name: str) -> str:
+    """ "track_b_vs_track_a" -> "Track B against Track A"."""
+    new, _, old = name.partition("_vs_")
+    return capitalised(f"{short(new)} against {short(old)}" if old else short(new))
+
+
+def capitalised(text: str) -> str:
+    """The same text with a capital first letter and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
+def percent(share: float) -> str:
+    """0.876 -> "87.6 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float, *, signed: bool = True) -> str:
+    """0.036 -> "+3.6", in percentage points, with a real minus sign."""
+    text = f"{100 * difference:+.1f}" if signed else f"{100 * difference:.1f}"
+    return text.replace("-", "−").replace("−0.0", "0.0").replace("+0.0", "0.0")
+
+
+def p_text(p: float, *, name: str = "") -> str:
+    """0.0357 -> "0.036"; tiny values as "< 0.001"; with a name "p = 0.036"."""
+    shown = "< 0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
+    return shown if not name else f"{name} {shown}" if p < 0.001 else f"{name} = {shown}"
+
+
+def duration(seconds: float) -> str:
+    """75.2 -> "1 min 15 s"; under ten seconds with one decimal."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def statements(summary: Mapping[str, Any]) -> list[Statement]:
+    """Every comparison in words, Track B against Track A first: that is the question the pipeline asks."""
+    order = {"track_b_vs_track_a": 0, "track_b_vs_track_a_matched": 1, "aligned_vs_track_b": 2}
+    ranked = sorted(summary["comparisons"], key=lambda each: order.get(each["name"], len(order)))
+    return [_statement(each, summary) for each in ranked]
+
+
+def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement:
+    new, _, old = each["name"].partition("_vs_")
+    gain, significant = each["difference"], each["p_holm"] < 0.05
+    after, before = capitalised(short(new)), short(old)
+    if each["verdict"] == "pass":
+        claim = f"{after} beats {before}" if significant and gain > 0 else f"{after} is not worse than {before} by more than was allowed"
+    elif each["verdict"] == "fail":
+        claim = f"{after} is worse than {before}" if gain < 0 else f"{after} stays below the promised gain over {before}"
+    else:
+        claim = f"No clear difference between {short(new)} and {before}"
+    evidence = f"{points(gain)} points (95 % CI {points(each['ci_low'])} to {points(each['ci_high'])}, {p_text(each['p_holm'], name='p')} after Holm)"
+    if each["verdict"] == "underpowered":
+        evidence += f"; this many questions would show a difference of {points(each['minimal_detectable'], signed=False)} points or more"
+    both = [_headline(summary, name) for name in (new, old)]
+    if all(both):
+        evidence = f"{percent(both[0]['accuracy'])} against {percent(both[1]['accuracy'])} right: {evidence}"
+    return Statement(each["verdict"], claim, f"{evidence}.")
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What a careful reader would notice: answers that are one class, accuracy at the majority line, lost verdicts, repeated test reads."""
+    found = []
+    majority = summary["majority_accuracy"]
+    for name, model in {**summary["models"], **summary["controls"]}.items():
+        for arm, cell in model["arms"].items():
+            where = f"{label(name)} ({arm})"
+            if not _EXTREME < cell["yes_rate"] < 1 - _EXTREME:
+                found.append(f"{where} answers yes {percent(cell['yes_rate'])} of the time: that is a bias towards one answer, not reasoning.")
+            if cell["unparsed"] > _EXTREME * cell["n"]:
+                found.append(f"{where} gave no readable verdict on {cell['unparsed']} of {cell['n']} questions; they count as wrong.")
+        headline = model["arms"][model["headline"]]
+        if name in summary["models"] and name != "zero_shot" and headline["ci_low"] <= majority:
+            found.append(f"{label(name)} is not clearly above the majority line of {percent(majority)}.")
+    for read in summary["test_reads"]:
+        if read["times"] > 1:
+            found.append(f"{capitalised(read['split'])} has been read {read['times']} times under recipe {read['recipe']}: no longer a first look.")
+    return found
+
+
+def _headline(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The headline cell of a model or control, {} where there is none."""
+    model = summary["models"].get(name) or summary["controls"].get(name)
+    cell: Mapping[str, Any] = model["arms"][model["headline"]] if model else {}
+    return cell

@@ -1,0 +1,174 @@
+"""From predictions to the cells of the result table, and from two sets of predictions to a comparison with a verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Prediction, Score, Verdict
+from tasks.logic.statistics import ALPHA, Interval, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, wilson
+from tasks.logic.statistics import holm as holm_adjusted
+
+YES_NO = (Verdict.YES.value, Verdict.NO.value)
+
+
+class Finding(StrEnum):
+    """What a comparison can say about its claim."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDERPOWERED = "underpowered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same questions; differences are shares, new minus old. See `finding` for `verdict`."""
+
+    name: str
+    n: int  # paired answers, over all seeds
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float  # exact McNemar, two-sided
+    p_holm: float  # adjusted over its family; equals p_value until `holm` has seen the family
+    minimal_detectable: float
+    claim: float
+    verdict: Finding
+
+
+def score(predictions: Sequence[Prediction], *, classes: Sequence[str] = YES_NO) -> Score:
+    """Score one model under one arm on one split; an unparsed answer is wrong and is counted.
+
+    `yes_rate` is the share of `classes[0]` among all answers, balanced accuracy the mean recall over the classes that gold contains.
+    Raises DataError when there is nothing to score, when models, arms or splits are mixed, when a question occurs twice or has no label.
+    """
+    if not predictions:
+        raise DataError("there are no predictions to score; was the split empty, or did every answer belong to another arm?")
+    cells = {(row.model, row.arm, row.split) for row in predictions}
+    if len(cells) > 1:
+        raise DataError(f"one score is for one model, arm and split; these predictions mix {sorted(cells)}")
+    for qid, row in _by_question(predictions).items():
+        if row.answer not in classes:
+            raise DataError(f"question {qid} has the gold answer {row.answer!r}, not one of {', '.join(classes)}; unlabelled questions cannot be scored")
+    n = len(predictions)
+    gold = Counter(row.answer for row in predictions)
+    right = Counter(row.answer for row in predictions if is_right(row))
+    interval = wilson(right.total(), n)
+    return Score(
+        model=predictions[0].model,
+        arm=predictions[0].arm,
+        split=predictions[0].split,
+        n=n,
+        accuracy=right.total() / n,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        yes_rate=sum(row.verdict == classes[0] for row in predictions) / n,
+        unparsed=sum(row.verdict not in classes for row in predictions),
+        balanced_accuracy=sum(right[name] / count for name, count in gold.items()) / len(gold),
+        majority_accuracy=max(gold.values()) / n,
+    )
+
+
+def is_right(prediction: Prediction) -> bool:
+    """Whether the verdict is the gold answer; no verdict is wrong."""
+    return prediction.verdict == prediction.answer
+
+
+def class_shares(answers: Iterable[str], *, classes: Sequence[str] = YES_NO) -> dict[str, float]:
+    """Share of each class among `answers` (0.0 each when there are none). Raises DataError for an answer outside `classes`."""
+    counts = Counter(answers)
+    if strange := sorted(set(counts) - set(classes)):
+        raise DataError(f"answers outside {', '.join(classes)}: {', '.join(map(repr, strange))}")
+    return {name: counts[name] / counts.total() if counts else 0.0 for name in classes}
+
+
+def compare(name: str, new: Sequence[Prediction], old: Sequence[Prediction], *, resamples: int, seed: int, claim: float = 0.0) -> Comparison:
+    """Compare two models question by question: exact McNemar, paired bootstrap, minimal detectable difference.
+
+    `claim` is the difference that was promised; negative = "not worse by that much". Raises DataError when the questions or gold answers differ.
+    """
+    change = _changes(name, new, old)
+    right_old = {row.qid: is_right(row) for row in old}
+    interval = paired_bootstrap([is_right(row) for row in new], [right_old[row.qid] for row in new], resamples=resamples, seed=seed)
+    return _comparison(name, list(change.values()), interval, difference=sum(change.values()) / len(change), claim=claim)
+
+
+def compare_pooled(
+    name: str, runs: Sequence[tuple[Sequence[Prediction], Sequence[Prediction]]], *, resamples: int, seed: int, claim: float = 0.0
+) -> Comparison:
+    """Compare two models over several seeds, one (new, old) pair of predictions each; the interval resamples seeds and questions.
+
+    McNemar runs on the summed counts: exact when each seed has its own questions, approximate when seeds share them (then trust the interval).
+    """
+    changes = [_changes(f"{name}, seed {number}", new, old) for number, (new, old) in enumerate(runs, start=1)]
+    interval = pooled_bootstrap(changes, resamples=resamples, seed=seed)
+    flat = [value for change in changes for value in change.values()]
+    return _comparison(name, flat, interval, difference=sum(flat) / len(flat), claim=claim)
+
+
+def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Fill `p_holm` over the whole family and judge each comparison again, in the order given."""
+    adjusted = holm_adjusted([each.p_value for each in comparisons])
+    return [_judged(replace(each, p_holm=p)) for each, p in zip(comparisons, adjusted, strict=True)]
+
+
+def finding(*, difference: float, interval: Interval, p_holm: float, claim: float) -> Finding:
+    """What the data say about "the difference is at least `claim`".
+
+    With a claim of 0 or more (superiority), *pass* is a positive difference of at least `claim` that is significant after Holm (p_holm < 0.05); *fail* is
+    an interval wholly below the claim, or a significant loss. With a negative claim (not worse by that much), *pass* is an interval wholly above the
+    claim and *fail* one wholly below. Everything else is *underpowered*: these data decide neither way, and `minimal_detectable` says what they could.
+    """
+    significant = p_holm < ALPHA
+    if claim >= 0:
+        passed = significant and difference > 0 and difference >= claim
+        failed = interval.high < claim or (significant and difference < 0)
+    else:
+        passed, failed = interval.low > claim, interval.high < claim
+    return Finding.PASS if passed else Finding.FAIL if failed else Finding.UNDERPOWERED
+
+
+def _comparison(name: str, change: Sequence[int], interval: Interval, *, difference: float, claim: float) -> Comparison:
+    gained, lost = change.count(1), change.count(-1)
+    p_value = mcnemar(gained, lost)
+    return _judged(
+        Comparison(
+            name=name,
+            n=len(change),
+            difference=difference,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            p_value=p_value,
+            p_holm=p_value,
+            minimal_detectable=minimal_detectable_difference(len(change), (gained + lost) / len(change)),
+            claim=claim,
+            verdict=Finding.UNDERPOWERED,
+        )
+    )
+
+
+def _judged(each: Comparison) -> Comparison:
+    verdict = finding(difference=each.difference, interval=Interval(each.ci_low, each.ci_high), p_holm=each.p_holm, claim=each.claim)
+    return replace(each, verdict=verdict)
+
+
+def _changes(name: str, new: Sequence[Prediction], old: Sequence[Prediction]) -> dict[str, int]:
+    """new - old in {-1, 0, 1} by question, in the order of `new`."""
+    after, before = _by_question(new), _by_question(old)
+    if not after or after.keys() != before.keys():
+        odd = sorted(after.keys() ^ before.keys())
+        raise DataError(f"{name}: the two models were not asked the same questions ({len(after)} and {len(before)}; {len(odd)} differ, e.g. {odd[:3]})")
+    if relabelled := [qid for qid in after if after[qid].answer != before[qid].answer]:
+        raise DataError(f"{name}: {len(relabelled)} questions have different gold answers on the two sides, e.g. {relabelled[0]}")
+    return {qid: is_right(row) - is_right(before[qid]) for qid, row in after.items()}
+
+
+def _by_question(predictions: Sequence[Prediction]) -> Mapping[str, Prediction]:
+    rows = {row.qid: row for row in predictions}
+    if len(rows) < len(predictions):
+        twice = next(qid for qid, count in Counter(row.qid for row in predictions).items() if count > 1)
+        raise DataError(f"question {twice} is answered more than once; give one prediction per question")
+    return rows

@@ -1,0 +1,113 @@
+"""Small-sample statistics of paired yes/no results: intervals, exact tests, bootstraps and what a sample could have shown.
+
+All differences are shares in [-1, 1] (0.03 = 3 percentage points), always new minus old. A pair is *discordant* when exactly one
+of the two models is right; `gained` counts those only the new one has right, `lost` those only the old one has right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest, norm
+
+from tasks.contracts.failures import DataError
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+_CHUNK = 500  # resamples drawn at once: 500 x 2,000 questions of int64 are 8 MB
+
+
+class Interval(NamedTuple):
+    """A confidence interval, bounds in the unit of what it is for."""
+
+    low: float
+    high: float
+
+
+def wilson(correct: int, n: int) -> Interval:
+    """95 % Wilson score interval of a share (Wilson 1927). Raises DataError when `n` is 0 or `correct` is outside 0..n."""
+    if n <= 0 or not 0 <= correct <= n:
+        raise DataError(f"no interval for {correct} right of {n}: score at least one question")
+    bounds = binomtest(correct, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return Interval(float(bounds.low), float(bounds.high))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p value of the exact McNemar test (McNemar 1947): discordant pairs are fair coin tosses if nothing changed."""
+    return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def paired_bootstrap(new: Sequence[bool], old: Sequence[bool], *, resamples: int, seed: int) -> Interval:
+    """95 % percentile bootstrap of accuracy(new) - accuracy(old) over the same questions, in the same order.
+
+    Drawing questions with replacement and counting the three kinds of pair is one multinomial draw, so the cost does not depend on n.
+    Raises DataError when the two differ in length or are empty.
+    """
+    if len(new) != len(old) or not new:
+        raise DataError(f"a paired comparison needs the same questions on both sides: {len(new)} against {len(old)}")
+    n = len(new)
+    change = np.asarray(new, dtype=np.int64) - np.asarray(old, dtype=np.int64)
+    gained, lost = int((change > 0).sum()), int((change < 0).sum())
+    drawn = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=resamples)
+    return _percentiles((drawn[:, 0] - drawn[:, 1]) / n)
+
+
+def pooled_bootstrap(runs: Sequence[Mapping[str, int]], *, resamples: int, seed: int) -> Interval:
+    """95 % bootstrap of the mean difference over several seeds, resampling seeds and questions independently (Owen 2007, "pigeonhole").
+
+    Each run maps a question id to new - old in {-1, 0, 1}. Questions that runs share are resampled together, so a question that is hard for every seed
+    is not counted as several independent ones. The interval errs on the wide side: noise that belongs to one seed and one question alone is drawn twice.
+    Raises DataError when there is no run or an empty one.
+    """
+    if not runs or not all(runs):
+        raise DataError("a pooled comparison needs at least one run and at least one question in each")
+    qids = sorted({qid for run in runs for qid in run})
+    change = np.array([[run.get(qid, 0) for qid in qids] for run in runs], dtype=np.float64)
+    present = np.array([[qid in run for qid in qids] for run in runs], dtype=np.float64)
+    random = np.random.default_rng(seed)
+    draws: list[npt.NDArray[np.float64]] = []
+    for start in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - start)
+        questions = random.multinomial(len(qids), np.full(len(qids), 1 / len(qids)), size=size)
+        seeds = random.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=size)
+        total = (seeds * (questions @ change.T)).sum(axis=1)
+        count = (seeds * (questions @ present.T)).sum(axis=1)
+        draws.append(total[count > 0] / count[count > 0])  # a draw without a single answer is no draw
+    return _percentiles(np.concatenate(draws))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values (Holm 1979), in the order given: comparable with alpha over the whole family."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def minimal_detectable_difference(n: int, discordant_share: float, *, alpha: float = ALPHA, power: float = 0.8) -> float:
+    """Smallest true difference that a two-sided paired test on `n` questions finds with probability `power` (Miettinen 1968).
+
+    Solves n = (z_a sqrt(psi) + z_b sqrt(psi - D^2))^2 / D^2 for D, psi being the share of discordant pairs. A difference of D cannot come with less
+    than D discordant pairs, so psi is at least D: without that floor two models that agree everywhere would seem to prove anything.
+    Returns at most 1.0, which says that `n` is too small to show anything. Raises DataError when `n` is 0 or the share is outside 0..1.
+    """
+    if n <= 0 or not 0 <= discordant_share <= 1:
+        raise DataError(f"no detectable difference for {n} questions with a discordant share of {discordant_share}")
+    z_alpha, z_beta = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    inner = n + z_beta**2 - z_alpha**2
+    if inner < 0:
+        return 1.0
+    slope = (z_alpha * math.sqrt(n) + z_beta * math.sqrt(inner)) / (n + z_beta**2)  # D = slope * sqrt(psi)
+    return min(1.0, max(slope * math.sqrt(discordant_share), slope**2))
+
+
+def _percentiles(draws: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(low), float(high))

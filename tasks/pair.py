@@ -1,0 +1,54 @@
+"""Pair stage: preference pairs from the Track B student's own samples, with reference log-probabilities."""
+
+from __future__ import annotations
+
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.jobs import AnswerStep, ReferenceStep
+from tasks.contracts.recipes import PairRecipe, Student
+from tasks.contracts.rows import Arm, Completion, Curated, Pair, Request, Taught
+from tasks.logic.asking import arm_requests
+from tasks.logic.benchmarks import get_benchmark
+from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement
+from tasks.stage import Table, Work, table_stage
+
+
+@table_stage("pair", version=1, run_name="pair")
+async def pair(
+    work: Work,
+    *,
+    curated: TableRef[Curated],
+    taught: TableRef[Taught],
+    student: ModelRef,
+    track_b: ModelRef,
+    benchmark: str,
+    recipe: PairRecipe,
+    max_length: int,
+    numbers: Student,
+    seed: int,
+) -> Table[Pair]:
+    """Sample the student on questions held out of SFT, pair right with wrong chains, and store what the reference thinks of both."""
+    wording = get_benchmark(benchmark)
+    rows = pair_questions(work.root.read(curated, Curated))
+    requests = [request for arm in recipe.arms for request in arm_requests(rows, arm=Arm(arm), benchmark=wording, samples=recipe.samples)]
+    write_rows(work.folder / "requests.parquet", requests, Request)
+    weights = work.weights(student, track_b, numbers)
+    sampling = AnswerStep(
+        name="sample for pairs",
+        weights=weights,
+        requests="requests.parquet",
+        max_new_tokens=recipe.max_new_tokens,
+        temperature=recipe.temperature,
+        seed=seed,
+        machine=work.machine,
+        out="samples.parquet",
+    )
+    (sampled,) = await work.run(sampling)
+    built = build_pairs(rows, read_rows(work.folder / sampled.out, Completion), recipe=recipe, benchmark=wording, seed=seed)
+    write_rows(work.folder / "pairs.parquet", built.pairs, Pair)
+    reference = ReferenceStep(
+        weights=weights, digest=track_b.digest, pairs="pairs.parquet", max_length=max_length, machine=work.machine, out="referenced.parquet"
+    )
+    (_, referenced) = await work.run(sampling, reference)
+    pairs = with_disagreement(read_rows(work.folder / referenced.out, Pair), work.root.read(taught, Taught))
+    summary = {"questions": len({row.qid for row in rows}), "samples": len(requests), "turned_away": built.turned_away, "sampling": sampled.summary}
+    return Table(pairs, Pair, summary)

@@ -1,0 +1,74 @@
+"""Prefect artifacts of what a run made. Called by flows with what stages returned, so that cached runs show them too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
+
+from tasks.contracts.artifacts import ModelRef, TableRef
+from tasks.contracts.outcomes import Report
+from tasks.contracts.rows import Curated, Score
+from tasks.logic.report.tables import render_markdown_tables
+from tasks.stage import Context
+
+
+async def publish_corpus(context: Context, curated: TableRef[Curated]) -> None:
+    """Class counts after each curation filter."""
+    filters = context.root.record(curated)["summary"]["filters"]
+    rows = [{"step": each["step"], "yes": each["yes"], "no": each["no"], "share of yes": f"{each['yes_share']:.1%}"} for each in filters]
+    await acreate_table_artifact(key="class-shares", table=rows, description="Questions per class after each step of curation")
+
+
+async def publish_training(context: Context, adapters: Mapping[str, ModelRef]) -> None:
+    """One line a trained model: examples, steps, loss, seconds."""
+    rows = [{"model": name, **_training_line(context.root.record(ref))} for name, ref in adapters.items()]
+    await acreate_table_artifact(key="training", table=rows, description="What was trained")
+
+
+async def publish_scores(context: Context, scores: TableRef[Score]) -> None:
+    """The result table and the comparisons."""
+    cells = [
+        {
+            "model": cell.model,
+            "arm": cell.arm,
+            "split": cell.split,
+            "n": cell.n,
+            "accuracy": f"{cell.accuracy:.1%}",
+            "95 % interval": f"{cell.ci_low:.1%} to {cell.ci_high:.1%}",
+            "majority line": f"{cell.majority_accuracy:.1%}",
+            "yes-rate": f"{cell.yes_rate:.1%}",
+            "unparsed": cell.unparsed,
+        }
+        for cell in context.root.read(scores, Score)
+    ]
+    await acreate_table_artifact(key="results", table=cells, description="Accuracy by model and arm")
+    compared = [
+        {
+            "comparison": each["name"],
+            "difference": f"{100 * each['difference']:+.1f} pp",
+            "95 % interval": f"{100 * each['ci_low']:+.1f} to {100 * each['ci_high']:+.1f} pp",
+            "p (Holm)": f"{each['p_holm']:.2g}",
+            "verdict": each["verdict"],
+        }
+        for each in context.root.record(scores)["summary"]["comparisons"]
+    ]
+    await acreate_table_artifact(key="comparisons", table=compared, description="Paired comparisons of headline arms")
+
+
+async def publish_report(report: Report) -> None:
+    """A link to the report, and its tables in Markdown."""
+    tables = render_markdown_tables(json.loads(Path(report.summary).read_text(encoding="utf-8")))
+    await acreate_link_artifact(key="report", link=f"file://{report.html}", link_text="report.html", description=f"Report and summary in {report.folder}")
+    for key, text in tables.items():
+        await acreate_markdown_artifact(key=f"summary-{key}", markdown=text)
+
+
+def _training_line(record: Mapping[str, Any]) -> dict[str, Any]:
+    summary = record["summary"]
+    return {key: summary[key] for key in ("examples", "pairs", "steps", "tokens", "final_loss", "kept_epoch") if key in summary} | {
+        "seconds": record["seconds"]
+    }

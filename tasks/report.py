@@ -1,0 +1,92 @@
+"""Report task: a run folder with summary.json, report.html and the training data as JSONL. Written for every run, so it is not cached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
+from tasks.contracts.outcomes import Corpus, Findings, Report, Students
+from tasks.contracts.recipes import Profile, Track
+from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Score
+from tasks.logic.benchmarks import get_benchmark
+from tasks.logic.examples import sft_examples
+from tasks.logic.report.assemble import Made, RunFacts, run_summary, run_view
+from tasks.logic.report.render import render_report
+from tasks.logic.report.summary import summary_json
+from tasks.stage import Context
+
+
+@task(name="report", task_run_name="report {profile.name}", tags=["socratune-runs"], persist_result=False)
+async def write_report(
+    context: Context, *, profile: Profile, overrides: Mapping[str, Any], corpus: Corpus, students: Students, findings: Findings, started: datetime
+) -> Report:
+    """Write `data/runs/<profile>-<utc>/`; an artifact made before `started` counts as cached."""
+    root = context.root
+    facts = RunFacts(
+        profile=profile,
+        overrides=overrides,
+        artifacts=tuple(_made(context, name, ref, started) for name, ref in _refs(profile, corpus, students, findings)),
+        scores=tuple(root.read(findings.scores, Score)),
+        graded=tuple(root.read(corpus.drafted[profile.recipe.grade.split], Drafted)),
+        predictions=tuple(row for ref in findings.predictions.values() for row in root.read(ref, Prediction)),
+        test_reads=tuple(root.test_reads()),
+        generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    folder = root.path / "data" / "runs" / f"{profile.name}-{started.strftime('%Y%m%dT%H%M%S%fZ')}"
+    folder.mkdir(parents=True)
+    summary = run_summary(facts)
+    write_atomically(folder / "report.html", render_report(run_view(facts, summary)))
+    _export(context, folder, profile, corpus, students)
+    write_atomically(folder / "refs.json", findings.model_dump_json(indent=1))
+    write_atomically(folder / "summary.json", summary_json(summary))
+    return Report(folder=str(folder), summary=str(folder / "summary.json"), html=str(folder / "report.html"))
+
+
+def read_summary(report: Report) -> dict[str, Any]:
+    """The summary of a written report."""
+    read: dict[str, Any] = json.loads(Path(report.summary).read_text(encoding="utf-8"))
+    return read
+
+
+def _refs(profile: Profile, corpus: Corpus, students: Students, findings: Findings) -> list[tuple[str, TableRef[Any] | ModelRef]]:
+    """Every artifact behind a run with its name, in the order of the flow."""
+    adapters = dict(students.adapters)
+    aligned = adapters.pop("aligned")
+    return [
+        (f"student {profile.recipe.student.model}", corpus.student),
+        *((f"sample {split}", ref) for split, ref in corpus.questions.items()),
+        *((f"draft {split}", ref) for split, ref in corpus.drafted.items()),
+        ("teach", corpus.taught),
+        ("curate", corpus.curated),
+        *((f"finetune {name}", ref) for name, ref in adapters.items()),
+        ("pair", students.pairs),
+        ("align", aligned),
+        *((f"predict {name}", ref) for name, ref in findings.predictions.items()),
+        ("grade", findings.scores),
+    ]
+
+
+def _made(context: Context, name: str, ref: TableRef[Any] | ModelRef, started: datetime) -> Made:
+    record = context.root.record(ref)
+    return Made(name=name, path=ref.path, record=record, cached=datetime.fromisoformat(record["created_at"]) < started)
+
+
+def _export(context: Context, folder: Path, profile: Profile, corpus: Corpus, students: Students) -> None:
+    """Track A, Track B and the pairs as JSONL, one object a line."""
+    rows = context.root.read(corpus.curated, Curated)
+    wording, sft = get_benchmark(profile.recipe.benchmark), profile.recipe.sft
+    for track in (Track.TRACK_A, Track.TRACK_B):
+        examples = sft_examples(rows, track=track, benchmark=wording, direct_weight=sft.direct_weight, seed=profile.recipe.seed)
+        _write_lines(folder / f"{track}.jsonl", examples)
+    _write_lines(folder / "pairs.jsonl", context.root.read(students.pairs, Pair))
+
+
+def _write_lines(path: Path, rows: list[Any]) -> None:
+    write_atomically(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))

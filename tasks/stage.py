@@ -1,0 +1,304 @@
+"""The stage decorator: the one place that spells a cache key.
+
+A stage is an async function `body(work, *, ...)`. Refs and paths among its arguments are inputs, by content; every other argument is
+recipe. Together with the stage's name and version they make its address. The artifact at that address is verified first; Prefect
+keeps its own JSON result beside it and is told to refresh when the artifact does not verify. A lock in the body dies with its holder,
+so a killed run never blocks the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
+
+from filelock import FileLock
+from prefect import task
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.logging import get_run_logger
+
+from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest
+from tasks.contracts.failures import SocratuneError
+from tasks.contracts.jobs import Job, Machine, Step, StepResult, Weights
+from tasks.contracts.recipes import Execution, Student
+
+P = ParamSpec("P")
+R = TypeVar("R")
+LOCK = "lock"
+SECONDS_BETWEEN_REPORTS = 1.0
+
+
+class Progress(NamedTuple):
+    """How far a stage is. `note` is what a person would like to know meanwhile: loss, dollars, rate."""
+
+    stage: str
+    done: int
+    total: int
+    note: str
+
+
+_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("progress_listener", default=None)
+
+
+@contextmanager
+def listen(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Send every stage's progress to `listener` while the block runs (the command line's progress bars)."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a run works. Never part of an address."""
+
+    root: ArtifactRoot
+    execution: Execution
+
+
+@dataclass
+class Work:
+    """What a stage body may use besides its arguments."""
+
+    context: Context
+    address: Address
+    label: str
+    _latest: Progress | None = field(default=None, init=False)
+
+    @property
+    def root(self) -> ArtifactRoot:
+        """The artifact root."""
+        return self.context.root
+
+    @property
+    def execution(self) -> Execution:
+        """The execution half of the profile."""
+        return self.context.execution
+
+    @property
+    def folder(self) -> Path:
+        """Scratch folder; kept after a crash, so that training resumes in it."""
+        return self.root.work_folder(self.address)
+
+    def clear(self) -> None:
+        """Empty the scratch folder; the lock stays, others may be waiting for it."""
+        for item in self.folder.iterdir():
+            if item.is_dir():
+                shutil.rmtree(item)
+            elif item.name != LOCK:
+                item.unlink()
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Note how far the stage is; cheap, from any thread, as often as you like."""
+        self._latest = Progress(self.label, done, total, note)
+
+    async def run(self, *steps: Step) -> list[StepResult]:
+        """Run training steps in a child process that ends when this one does; its progress is this stage's progress."""
+        from tasks.training.launch import run_job
+
+        cancelled = threading.Event()
+        try:
+            return await asyncio.to_thread(
+                run_job, Job(steps=steps), self.folder, on_progress=lambda each: self.progress(each.done, each.total, each.note), cancelled=cancelled
+            )
+        finally:
+            cancelled.set()
+
+    def weights(self, student: ModelRef, adapter: ModelRef | None, numbers: Student) -> Weights:
+        """The student's weights, with an adapter on top where given."""
+        return Weights(
+            model=str(self.root.absolute(student)),
+            adapter=str(self.root.absolute(adapter)) if adapter else "",
+            quantization=numbers.quantization,
+            dtype=numbers.dtype,
+        )
+
+    @property
+    def machine(self) -> Machine:
+        """How training may use this machine."""
+        return Machine(**self.execution.train.model_dump())
+
+    def take(self) -> Progress | None:
+        """The newest progress since the last call."""
+        latest, self._latest = self._latest, None
+        return latest
+
+
+class Table(NamedTuple, Generic[R]):
+    """What a table stage returns: rows, their class and the figures worth showing."""
+
+    rows: list[R]
+    row_type: type[R]
+    summary: Mapping[str, object]
+
+
+class Model(NamedTuple):
+    """What a model stage returns: a finished folder, the full model it sits on ("" = none) and the figures worth showing."""
+
+    folder: Path
+    base: str
+    summary: Mapping[str, object]
+
+
+def table_stage(
+    name: str, *, version: int, run_name: str
+) -> Callable[[Callable[Concatenate[Work, P], Awaitable[Table[R]]]], Callable[Concatenate[Context, P], Awaitable[TableRef[R]]]]:
+    """Make a Prefect stage of a function that returns rows. `run_name` may name its arguments: "draft {split}"."""
+
+    def decorate(body: Callable[Concatenate[Work, P], Awaitable[Table[R]]]) -> Callable[Concatenate[Context, P], Awaitable[TableRef[R]]]:
+        async def make(work: Work, *args: P.args, **kwargs: P.kwargs) -> TableRef[R]:
+            started = time.monotonic()
+            made = await body(work, *args, **kwargs)
+            return work.root.save_table(work.address, made.rows, made.row_type, summary=made.summary, seconds=time.monotonic() - started)
+
+        def find(root: ArtifactRoot, address: Address) -> TableRef[R] | None:
+            return root.find_table(address)
+
+        return _staged(body, make, find, kind="data", name=name, version=version, run_name=run_name)
+
+    return decorate
+
+
+def model_stage(
+    name: str, *, version: int, run_name: str
+) -> Callable[[Callable[Concatenate[Work, P], Awaitable[Model]]], Callable[Concatenate[Context, P], Awaitable[ModelRef]]]:
+    """Make a Prefect stage of a function that returns a model folder."""
+
+    def decorate(body: Callable[Concatenate[Work, P], Awaitable[Model]]) -> Callable[Concatenate[Context, P], Awaitable[ModelRef]]:
+        async def make(work: Work, *args: P.args, **kwargs: P.kwargs) -> ModelRef:
+            started = time.monotonic()
+            made = await body(work, *args, **kwargs)
+            return work.root.save_model(work.address, made.folder, base=made.base, summary=made.summary, seconds=time.monotonic() - started)
+
+        def find(root: ArtifactRoot, address: Address) -> ModelRef | None:
+            return root.find_model(address)
+
+        return _staged(body, make, find, kind="models", name=name, version=version, run_name=run_name)
+
+    return decorate
+
+
+def _staged(
+    body: Callable[..., Awaitable[Any]],
+    make: Callable[..., Awaitable[Any]],
+    find: Callable[[ArtifactRoot, Address], Any],
+    *,
+    kind: str,
+    name: str,
+    version: int,
+    run_name: str,
+) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(body)
+    async def call(context: Context, **arguments: Any) -> Any:
+        address = _address(name, version, arguments)
+        label = run_name.format(**arguments)
+        stored = find(context.root, address)
+        folder = context.root.folder(kind, address)
+
+        async def run() -> Any:
+            work = Work(context, address, label)
+            lock = FileLock(context.root.work_folder(address) / LOCK)
+            await asyncio.to_thread(lock.acquire)
+            try:
+                made_meanwhile = find(context.root, address)
+                if made_meanwhile is not None:
+                    return made_meanwhile
+                get_run_logger().info("%s: %s", label, _reason(folder))
+                async with _reporting(work):
+                    made = await make(work, **arguments)
+                work.clear()
+                return made
+            finally:
+                lock.release()
+
+        run.__name__ = name.replace("-", "_")
+        run.__doc__ = body.__doc__
+        prefect_task: Any = task(
+            run,
+            name=name,
+            task_run_name=label,
+            tags=[f"socratune-{kind}"],
+            persist_result=True,
+            result_storage=folder,
+            result_storage_key="result.json",
+            result_serializer="json",
+            refresh_cache=stored is None,
+            retries=0,
+        )
+        return await prefect_task()
+
+    return call
+
+
+def _address(stage: str, version: int, arguments: Mapping[str, Any]) -> Address:
+    """Split arguments into inputs (refs and paths, by content) and recipe (all else)."""
+    inputs: dict[str, str] = {}
+    recipe: dict[str, Any] = {}
+    for name, value in arguments.items():
+        digests = _digests(name, value)
+        if digests is None:
+            recipe[name] = value
+        else:
+            inputs.update(digests)
+    return Address(stage=stage, version=version, recipe=recipe, inputs=inputs)
+
+
+def _digests(name: str, value: Any) -> dict[str, str] | None:
+    """Content digests of an argument that is a ref, a path, or a collection of these; None for plain values."""
+    if isinstance(value, (TableRef, ModelRef)):
+        return {name: value.digest}
+    if isinstance(value, Path):
+        if not value.exists():
+            raise SocratuneError(f"{value} does not exist; check the path in the profile")
+        return {name: content_digest(value)}
+    if isinstance(value, Mapping) and value and all(isinstance(item, (TableRef, ModelRef, Path)) for item in value.values()):
+        return {key: digest for part, item in value.items() for key, digest in (_digests(f"{name}.{part}", item) or {}).items()}
+    if isinstance(value, tuple) and value and all(isinstance(item, (TableRef, ModelRef, Path)) for item in value):
+        return {key: digest for part, item in enumerate(value) for key, digest in (_digests(f"{name}.{part}", item) or {}).items()}
+    return None
+
+
+def _reason(folder: Path) -> str:
+    if (folder / "artifact.json").is_file():
+        return f"the artifact in {folder} is damaged or incomplete, recomputing it"
+    return f"nothing stored for these inputs and this recipe yet, computing {folder.name}"
+
+
+@asynccontextmanager
+async def _reporting(work: Work) -> AsyncIterator[None]:
+    """Move a Prefect progress artifact and the listener along while the block runs; a stage that ends well ends full."""
+    tell = _listener.get() or (lambda progress: None)
+    tell(Progress(work.label, 0, 0, "started"))
+    reporter = asyncio.create_task(_report(work, tell))
+    try:
+        yield
+        tell(Progress(work.label, 1, 1, "done"))
+    finally:
+        reporter.cancel()
+        await asyncio.gather(reporter, return_exceptions=True)
+
+
+async def _report(work: Work, tell: Callable[[Progress], None]) -> None:
+    artifact: Any = None
+    while True:
+        await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
+        latest = work.take()
+        if latest is None:
+            continue
+        tell(latest)
+        share = 100.0 * latest.done / max(latest.total, 1)
+        text = f"{latest.stage}: {latest.done} of {latest.total} {latest.note}".strip()
+        if artifact is None:
+            artifact = await acreate_progress_artifact(progress=share, description=text)
+        else:
+            await aupdate_progress_artifact(artifact, progress=share, description=text)

@@ -1,0 +1,215 @@
+"""One AlignStep: guards, all phases of preference training, and the choice of the best epoch on dev."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+from trl import DPOConfig
+
+from tasks.contracts.artifacts import read_rows
+from tasks.contracts.failures import GuardError
+from tasks.contracts.jobs import AlignStep
+from tasks.contracts.rows import Exam, Pair, Verdict
+from tasks.logic.answers import parse_verdict
+from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
+from tasks.training.completions import pad_left, score_completions
+from tasks.training.generation import answer
+from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, same_prompts, starts_at_reference, verdicts_fit
+from tasks.training.preference_trainer import PairRow, PreferenceTrainer
+from tasks.training.progress import Report
+from tasks.training.reference import fit, tokenize_pairs
+from tasks.training.results import step_identity
+from tasks.training.sft import save_trained, trainer_settings
+from tasks.training.student import Student, load_student, save_adapter
+from tasks.training.windows import WindowOrder
+
+PROBE_PAIRS = 32
+FIGURES = ("a", "b", "gap", "chosen_logp", "reward_accuracy", "trust", "mean_gap")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One epoch's adapter and how it answered the exams; epoch 0 is the start."""
+
+    epoch: int
+    correct: int
+    unparsed: int
+    n: int
+
+
+def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
+    """Do one AlignStep; returns curve, selection table, guards and the epoch kept."""
+    started = time.monotonic()
+    pairs, exams = read_rows(folder / step.pairs, Pair), read_rows(folder / step.exams, Exam)
+    if not pairs:
+        raise GuardError(f"{step.pairs} holds no pairs; sample more (recipe.pair.samples) or hold more questions out of SFT (recipe.curate.pair_share)")
+    one_reference([pair.reference for pair in pairs], expected=step.reference)
+    set_seed(step.seed)
+    student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=True)
+    rows = _rows(student, pairs)
+    guards = _preflight(step, student, pairs, rows, exams)
+    out, identity = folder / step.out, step_identity(step)
+    work = out.with_name(f".{out.name}.work")
+    order = WindowOrder([len(row.chosen.ids) + len(row.rejected.ids) for row in rows], window=step.recipe.effective_batch, seed=step.seed)
+    steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
+    selection = Selection(step, student, exams, work, report)
+    # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
+    trainer = PreferenceTrainer(
+        student=student, rows=rows, order=order, recipe=step.recipe, args=_arguments(step, work, steps), callbacks=[selection, TellProgress(report)]
+    )
+    trainer.add_callback(MarkComplete(identity=identity, notes=lambda: {**trainer.notes(), "selection": selection.table()}))
+    checkpoint = newest_complete(work, identity=identity)
+    if checkpoint is None:
+        selection.examine(0)
+        trainer.train()
+    else:
+        trainer.restore(checkpoint.notes)
+        selection.candidates = [Candidate(**each) for each in checkpoint.notes["selection"]]
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder))
+    logs = [log for log in trainer.state.log_history if "raw_loss" in log]
+    curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"], **{name: log[name] for name in FIGURES if name in log}} for log in logs]
+    kept = selection.best()
+    chosen = load_kept(student, selection.folder(kept))
+    save_trained(chosen, out, curve=curve, arms=[pair.arm for pair in pairs], rows=[row.chosen for row in rows])
+    shutil.rmtree(work, ignore_errors=True)
+    return {
+        "pairs": len(pairs),
+        "steps": steps,
+        "tokens": order.tokens_in(steps),
+        "final_loss": curve[-1]["loss"],
+        "history": curve,
+        "selection": selection.table(),
+        "kept_epoch": kept,
+        "guards": guards,
+        "resumed_from_step": int(checkpoint.folder.name.rpartition("-")[2]) if checkpoint else 0,
+        "device": str(student.device),
+        "seconds": time.monotonic() - started,
+    }
+
+
+class Selection(TrainerCallback):
+    """Examines the adapter after every epoch and remembers each, so that the best can be kept."""
+
+    def __init__(self, step: AlignStep, student: Student, exams: Sequence[Exam], work: Path, report: Report) -> None:
+        self.step = step
+        self.student = student
+        self.exams = exams
+        self.work = work
+        self.report = report
+        self.candidates: list[Candidate] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer, before it saves its checkpoint."""
+        self.examine(len(self.candidates))
+
+    def examine(self, epoch: int) -> None:
+        """Save the adapter as it is now and let it answer the exams greedily."""
+        save_adapter(self.student.model, self.folder(epoch))
+        completions = answer(
+            self.student,
+            self.exams,
+            max_new_tokens=self.step.exam_max_new_tokens,
+            temperature=0.0,
+            seed=self.step.seed,
+            batch_size=self.step.machine.generate_batch,
+            report=lambda done, total, note: self.report(done, total, f"dev after epoch {epoch}: {note}"),
+        )
+        verdicts = [parse_verdict(completion.text, cut=completion.cut) for completion in completions]
+        correct = sum(verdict.value == exam.answer for verdict, exam in zip(verdicts, self.exams, strict=True))
+        self.candidates.append(Candidate(epoch, correct, verdicts.count(Verdict.UNPARSED), len(self.exams)))
+
+    def best(self) -> int:
+        """The epoch to keep: most exams right, the earlier of equals; the last one where there are no exams."""
+        if not self.exams:
+            return self.candidates[-1].epoch
+        return max(self.candidates, key=lambda each: (each.correct, -each.epoch)).epoch
+
+    def folder(self, epoch: int) -> Path:
+        """Where an epoch's adapter is kept while training runs."""
+        return self.work / f"epoch-{epoch}"
+
+    def table(self) -> list[dict[str, Any]]:
+        """The candidates as plain values."""
+        return [asdict(each) for each in self.candidates]
+
+
+def load_kept(student: Student, adapter: Path) -> Any:
+    """The student with the weights of a saved adapter in place of its present ones."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(student.model, load_peft_weights(str(adapter), device=str(student.device)), adapter_name="default")
+    return student.model
+
+
+def _rows(student: Student, pairs: Sequence[Pair]) -> list[PairRow]:
+    tokens = tokenize_pairs(student.tokenizer, pairs)
+    return [
+        PairRow(
+            index=index,
+            chosen=tokens[2 * index],
+            rejected=tokens[2 * index + 1],
+            reference_chosen=pair.reference_chosen,
+            reference_rejected=pair.reference_rejected,
+            disagreement=pair.disagreement,
+            stratum=f"{pair.answer} {pair.kind}",
+        )
+        for index, pair in enumerate(pairs)
+    ]
+
+
+def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: Sequence[PairRow], exams: Sequence[Exam]) -> dict[str, Any]:
+    """All guards that need no training; returns what they saw."""
+    pad = int(student.tokenizer.pad_token_id)
+    longest = fit([each for row in rows for each in (row.chosen, row.rejected)], pairs, max_length=step.recipe.max_length)
+    same_prompts([row.chosen for row in rows], [pair.prompt for pair in pairs], student.tokenizer)
+    completions = {arm: max(row.chosen.completion for row, pair in zip(rows, pairs, strict=True) if pair.arm == arm) for arm in {pair.arm for pair in pairs}}
+    verdicts_fit(completions, [exam.arm for exam in exams if not exam.yes_choices], max_new_tokens=step.exam_max_new_tokens)
+    shortest = min(rows, key=lambda row: len(row.chosen.ids))
+    probe = {name: tensor.to(student.device) for name, tensor in pad_left([shortest.chosen], pad=pad).items()}
+    return {
+        "lora_families": lora_coverage(student.model),
+        "longest_row": longest,
+        "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
+        "lora_matrices_with_gradient": gradients_flow(student.model, probe),
+        "start": _start(step, student, rows[:PROBE_PAIRS], pad),
+    }
+
+
+def _start(step: AlignStep, student: Student, rows: Sequence[PairRow], pad: int) -> dict[str, float]:
+    """Before the first step the policy is the reference: score the first pairs again, in the batches that training will use."""
+    flat = [each for row in rows for each in (row.chosen, row.rejected)]
+    totals = torch.zeros(len(flat), dtype=torch.float64)
+    for picked, scored in score_completions(student.model, flat, pad=pad, batch_size=step.machine.device_batch):
+        totals[picked] = scored.double()
+    stored = torch.tensor([value for row in rows for value in (row.reference_chosen, row.reference_rejected)], dtype=torch.float64)
+    log_ratios = (totals - stored).reshape(-1, 2)
+    tokens = torch.tensor([row.chosen.completion + row.rejected.completion for row in rows])
+    dtype = torch.float32 if step.weights.dtype == "float32" else torch.bfloat16
+    return starts_at_reference((log_ratios[:, 0] - log_ratios[:, 1]).float(), tokens, beta=step.recipe.phases[0].beta, dtype=dtype)
+
+
+def _arguments(step: AlignStep, work: Path, steps: int) -> DPOConfig:
+    recipe = step.recipe
+    return DPOConfig(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=step.machine.device_batch,
+        gradient_accumulation_steps=recipe.effective_batch // step.machine.device_batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        warmup_steps=round(recipe.warmup * steps),
+        adam_beta2=0.98,  # a doubled beta doubles raw gradients; a 0.999 memory would answer with over-large steps (ALGORITHMS 4)
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        max_length=None,
+        disable_dropout=True,
+        **trainer_settings(gradient_checkpointing=step.machine.gradient_checkpointing, device=step.machine.device, seed=step.seed),
+    )

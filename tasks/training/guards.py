@@ -1,0 +1,139 @@
+"""Preflight guards: known silent faults, turned into errors before training time is spent (DESIGN 6). Each raises GuardError or returns what it saw."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tasks.contracts.failures import GuardError
+from tasks.training.completions import Batch, completion_log_probs
+from tasks.training.tokens import Tokens, prompt_ids
+
+# Nats per token by which two forwards of the same weights may differ when only the padding differs.
+ROUNDING = {torch.float32: 2e-4, torch.bfloat16: 0.02}
+LN2_TOLERANCE = 0.005
+
+
+def lora_coverage(model: Any) -> list[str]:
+    """Families of linear layers (`qkv_proj`, `down_proj`, ...) that carry the adapter; every one but the output head must, in every layer."""
+    from peft.tuners.lora import LoraLayer
+
+    head = model.get_output_embeddings()
+    adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    covered: set[str] = set()
+    missing: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        parent, _, last = name.rpartition(".")
+        if name in adapted:
+            covered.add(last)
+        elif isinstance(module, torch.nn.Linear) and module is not head and not _inside_lora(name, parent, adapted):
+            missing[last] += 1
+    if missing:
+        found = ", ".join(f"{family} ({count} layers)" for family, count in sorted(missing.items()))
+        raise GuardError(f"The LoRA adapter misses {found}; it covers only {', '.join(sorted(covered)) or 'nothing'}. Train it on all linear layers")
+    if not covered:
+        raise GuardError("The model carries no LoRA adapter; nothing would be trained")
+    return sorted(covered)
+
+
+def labels_survive(rows: Sequence[Tokens], classes: Sequence[str], *, max_length: int, setting: str) -> int:
+    """The longest row, in tokens; raises where a row is longer than `max_length`, counted by class: cutting would lose the verdict at its end."""
+    longest = max(len(row.ids) for row in rows)
+    cut = Counter(name or "plain text" for row, name in zip(rows, classes, strict=True) if len(row.ids) > max_length)
+    if cut:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(cut.items()))
+        raise GuardError(
+            f"{setting} = {max_length} would cut the end off {cut.total()} of {len(rows)} rows ({counts}); the longest has {longest} tokens. Raise it"
+        )
+    return longest
+
+
+def same_prompts(rows: Sequence[Tokens], prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises where a training row does not begin with exactly what generation will see for the same prompt."""
+    for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        asked = prompt_ids(tokenizer, prompt)
+        if list(row.ids[: row.prompt]) != asked:
+            trained = tokenizer.decode(row.ids[: row.prompt])
+            raise GuardError(f"Row {index} is trained after {trained!r} but would be evaluated after {tokenizer.decode(asked)!r}; tokenise both the same way")
+
+
+def verdicts_fit(longest: Mapping[str, int], arms: Sequence[str], *, max_new_tokens: int) -> None:
+    """Raises where the longest completion that an arm was trained on (tokens with the end token) does not fit into `max_new_tokens`."""
+    short = {arm: longest[arm] for arm in sorted(set(arms)) if longest.get(arm, 0) > max_new_tokens}
+    if short:
+        found = ", ".join(f"{arm} up to {tokens}" for arm, tokens in short.items())
+        raise GuardError(f"max_new_tokens = {max_new_tokens} cuts answers before their verdict: training completions have {found} tokens. Raise max_new_tokens")
+
+
+def four_bit(model: torch.nn.Module) -> int:
+    """How many layers are 4-bit; raises where none is, or where one holds something else or was repacked for inference."""
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if not layers:
+        raise GuardError("quantization is nf4 but no layer is 4-bit; this architecture is not quantised by bitsandbytes: set quantization to none")
+    for layer in layers:
+        state = layer.weight.quant_state
+        if layer.weight.dtype != torch.uint8 or state is None or state.quant_type != "nf4":
+            raise GuardError("A 4-bit layer does not hold NF4 weights; load the student afresh")
+        if getattr(state, "packing_format_for_cpu", False):
+            raise GuardError("A 4-bit layer was repacked for CPU inference, so gradients through it are zero; load the student through load_student")
+    return len(layers)
+
+
+def gradients_flow(model: Any, batch: Batch) -> int:
+    """How many adapter matrices receive a gradient from `batch`, after an evaluation forward; raises where one gets none.
+
+    The evaluation forward comes first on purpose: it is what breaks the backward of repacked 4-bit layers. Leaves no gradient behind.
+    """
+    model.eval()
+    with torch.no_grad():
+        completion_log_probs(model, batch)
+    model.train()
+    (-completion_log_probs(model, batch).total.sum()).backward()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name and parameter.requires_grad}
+    dead = [name for name, grad in grads.items() if grad is None or not bool(grad.isfinite().all()) or not bool(grad.abs().sum() > 0)]
+    model.zero_grad(set_to_none=True)
+    if dead or not grads:
+        raise GuardError(
+            f"{len(dead)} of {len(grads)} LoRA matrices get no usable gradient (first: {dead[0] if dead else 'none is trainable'}); load the student through load_student"
+        )
+    return len(grads)
+
+
+def starts_at_reference(gaps: Tensor, tokens: Tensor, *, beta: float, dtype: torch.dtype) -> dict[str, float]:
+    """Loss and largest log-gap before the first step; the policy is the reference then, so they must be ln 2 and 0.
+
+    `gaps` are d = a - b in nats and `tokens` the tokens of both completions [pairs]. Two forwards in another padding differ by rounding:
+    2e-4 nats a token in float32, 0.02 in bfloat16, growing with the square root of the length as independent errors do.
+    """
+    loss = float(torch.nn.functional.softplus(-beta * gaps).mean())
+    allowed = ROUNDING.get(dtype, ROUNDING[torch.bfloat16]) * tokens.float().sqrt() * math.sqrt(8)
+    if abs(loss - math.log(2)) > LN2_TOLERANCE or bool((gaps.abs() > allowed).any()):
+        raise GuardError(
+            f"Before the first step the preference loss is {loss:.4f} (ln 2 = {math.log(2):.4f}) and the largest log-gap {float(gaps.abs().max()):.3f} nats: "
+            "the stored reference log-probabilities are not those of this adapter; run the pair stage again"
+        )
+    return {"loss": loss, "largest_gap": float(gaps.abs().max())}
+
+
+def one_reference(found: Sequence[str], *, expected: str) -> None:
+    """Raises where a pair's reference log-probabilities come from another adapter than the one that training starts from."""
+    strange = Counter(digest for digest in found if digest != expected)
+    if strange:
+        digest, count = strange.most_common(1)[0]
+        raise GuardError(
+            f"{strange.total()} of {len(found)} pairs carry reference log-probabilities of {digest[:12] or 'no adapter'} ({count}), not of {expected[:12]}; "
+            "run the pair stage again for this adapter"
+        )
+
+
+def _inside_lora(name: str, parent: str, adapted: set[str]) -> bool:
+    """Whether a linear layer is part of an adapted one: its base layer, or the adapter's own matrices."""
+    return any(prefix in adapted for prefix in (parent, parent.rpartition(".")[0]))

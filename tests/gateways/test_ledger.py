@@ -1,0 +1,188 @@
+"""The ledger: what a key is made of, what survives, who may spend."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.contracts.asks import Ask
+from tasks.contracts.failures import ArtifactError, BudgetReached, TeacherRefused
+from tasks.contracts.rows import Outcome
+from tasks.gateways.ledger import Ledger
+from tasks.gateways.simulated_teacher import Fault
+from tasks.gateways.teacher import Reply, Settings, request_key
+from tests.gateways.bench import asks
+
+REPLY = Reply(text="a", finish_reason="stop", model="m", tokens_in=3, tokens_out=4, request_id="r", tries=2, seconds=0.5)
+
+_requests = st.fixed_dictionaries(
+    {
+        "messages": st.lists(st.sampled_from([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]), max_size=2).map(tuple),
+        "sample": st.integers(0, 2),
+        "source": st.sampled_from(["/v1", "/v2"]),
+        "model": st.sampled_from(["m", "n"]),
+        "temperature": st.sampled_from([0, 0.0, 1.0]),
+        "max_tokens": st.integers(1, 2),
+        "reask": st.integers(0, 2),
+    }
+)
+
+
+def _key(request, *, qid="q", attempts=1, hinted=False):
+    ask = Ask(qid=qid, sample=request["sample"], messages=request["messages"], hinted=hinted)
+    sampling = Settings(model=request["model"], temperature=request["temperature"], max_tokens=request["max_tokens"], attempts=attempts)
+    return request_key(ask, source=request["source"], settings=sampling, reask=request["reask"])
+
+
+@given(_requests, _requests)
+def test_keys_differ_exactly_when_requests_differ(one, other):
+    assert (_key(one) == _key(other, qid="another", attempts=5, hinted=True)) == (one == other)
+
+
+@given(text=st.text(st.characters()), usd=st.none() | st.floats(0, 9))
+def test_a_reply_comes_back_as_it_was_stored(tmp_path_factory, text, usd):
+    reply = replace(REPLY, text=text)
+    with Ledger(tmp_path_factory.mktemp("ledger") / "l.sqlite", budget_usd=None) as ledger:
+        assert ledger.find("k") is None
+        ledger.record("k", reply, source="/v1", usd=usd)
+        assert ledger.find("k") == reply
+        assert asdict(ledger.usage()) == {"calls": 1, "cached": 0, "retries": 1, "failed": 0, "tokens_in": 3, "tokens_out": 4, "usd": usd or 0.0}
+
+
+def _write(path: Path, first: int) -> None:
+    with Ledger(path, budget_usd=1e9) as ledger:
+        for number in range(first, first + 150):
+            reservation = ledger.reserve(1.0)
+            assert reservation is not None
+            ledger.record(str(number), REPLY, source="/v1", usd=1.0)
+            ledger.release(reservation)
+
+
+def test_two_processes_write_one_file(tmp_path):
+    path = tmp_path / "new" / "ledger.sqlite"
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_write, args=(path, first)) for first in (0, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    with Ledger(path, budget_usd=300.5) as ledger:
+        assert all(ledger.find(str(number)) == REPLY for number in range(250))
+        assert ledger.spent() == 300.0  # both buyers of the 50 shared keys paid
+        assert ledger.reserve(0.5) is not None  # nothing is left reserved
+
+
+def test_a_file_that_is_no_ledger_or_a_later_one_is_refused(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("not a database " * 100)
+    with pytest.raises(ArtifactError, match=r"execution\.ledger"):
+        Ledger(text, budget_usd=None)
+    later = tmp_path / "later"
+    Ledger(later, budget_usd=None).close()
+    db = sqlite3.connect(later)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ArtifactError, match="version 99"):
+        Ledger(later, budget_usd=None)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 3), st.floats(0, 1)), max_size=40))
+def test_no_interleaving_of_two_owners_passes_the_cap(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("ledger") / "l.sqlite"
+    with Ledger(path, budget_usd=5.0) as one, Ledger(path, budget_usd=5.0) as other:
+        held: list[tuple[Ledger, int, float]] = []
+        for number, (action, usd, share) in enumerate(steps):
+            if action < 2:
+                owner = (one, other)[action]
+                reservation = owner.reserve(usd)
+                room = 5.0 - one.spent() - sum(worst for _, _, worst in held)
+                assert (reservation is not None) == (usd <= room) or abs(usd - room) < 1e-9
+                if reservation is not None:
+                    held.append((owner, reservation, usd))
+            elif held:
+                owner, reservation, worst = held.pop()
+                owner.record(str(number), REPLY, source="/v1", usd=worst * share)
+                owner.release(reservation)
+            assert one.spent() + sum(worst for _, _, worst in held) <= 5.0 + 1e-9
+
+
+def test_a_dead_process_does_not_hold_its_reservation_for_ever(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    script = (
+        "import os, sys, pathlib; from tasks.gateways.ledger import Ledger; "
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), budget_usd=1.0); assert ledger.reserve(0.9); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == 9
+    with Ledger(path, budget_usd=1.0) as ledger:
+        mine = ledger.reserve(0.9)
+        assert mine is not None
+        assert ledger.reserve(0.2) is None  # a living one keeps its own
+        ledger.release(mine)
+        assert ledger.reserve(0.2) is not None
+
+
+async def test_the_budget_holds_under_64_calls_and_raising_it_goes_on(bench, serve):
+    server = serve()
+    bench.in_flight = 64
+    bench.budget = 0.5
+    with pytest.raises(BudgetReached, match="raise the cap"):
+        await bench.ask(asks(150))
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        spent = ledger.spent()
+    assert 0.4 < spent <= 0.5
+    before = bench.kept()
+    assert 0 < before < 150
+    assert server.calls == before
+    bench.budget = 100.0
+    answers, usage = await bench.ask(asks(150))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert (usage.cached, server.calls) == (before, 150)
+
+
+async def test_a_budget_needs_a_price(bench, serve):
+    server = serve()
+    bench.budget = 5.0
+    bench.settings = replace(bench.settings, model="my-own-model")
+    with pytest.raises(TeacherRefused, match="no price is known"):
+        await bench.ask(asks(1))
+    assert server.calls == 0
+    bench.budget = None
+    (answer,), usage = await bench.ask(asks(1))
+    assert (answer.outcome, usage.usd) == (Outcome.OK, 0.0)
+
+
+_CHILD = """
+import asyncio, sys, pathlib
+from tests.gateways.bench import Bench, asks
+asyncio.run(Bench(ledger=pathlib.Path(sys.argv[1])).ask(asks(60)))
+"""
+
+
+async def test_kill_9_loses_only_calls_in_flight(bench, serve):
+    server = serve(dict.fromkeys(range(21, 61), Fault(shape="held")))
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(bench.ledger)])
+    deadline = time.monotonic() + 60
+    while server.calls < 20 + bench.in_flight or bench.kept() < 20:
+        assert child.poll() is None, "the child ended by itself"
+        assert time.monotonic() < deadline, "the child never came to its 28th call"
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert (server.calls, bench.kept()) == (20 + bench.in_flight, 20)
+    server.faults = {}
+    server.hold.set()
+    answers, usage = await bench.ask(asks(60))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert (usage.cached, usage.calls) == (20, 40)
+    assert server.calls == 60 + bench.in_flight

@@ -1,0 +1,111 @@
+"""What the simulated teacher knows, how it errs, and that a recipe opens it."""
+
+import urllib.request
+from dataclasses import replace
+from json import loads
+
+import pytest
+
+from tasks.contracts.failures import TeacherRefused
+from tasks.contracts.recipes import Teacher as TeacherRecipe
+from tasks.contracts.rows import Outcome
+from tasks.gateways.kinds import open_teacher
+from tasks.gateways.openai_teacher import OpenAITeacher
+from tasks.gateways.prices import usd
+from tasks.gateways.recorded_teacher import RecordedTeacher
+from tasks.gateways.simulated_teacher import SimulatedServer, SimulatedTeacher, serve_simulated
+from tasks.logic.benchmarks.teacher_talk import parse_teacher_reply
+from tests.gateways.bench import ask_for, asks, questions
+
+
+async def test_a_faultless_teacher_answers_right_in_the_teachers_format(bench, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    drawn = questions(20)
+    bench.budget = 0.01
+    answers, usage = await bench.ask(
+        [ask_for(question) for question in drawn], teacher=SimulatedTeacher(error_rate=0.0, no_bias=0.0, timeout_seconds=20.0, seed=0)
+    )
+    assert (usage.calls, usage.usd) == (20, 0.0)
+    for question, answer in zip(drawn, answers, strict=True):
+        parsed = parse_teacher_reply(answer.text)
+        assert (parsed.verdict, parsed.problem) == (question.answer, "")
+        assert parsed.answered
+        assert parsed.reasoning
+
+
+@pytest.mark.parametrize("no_bias", [0.0, 0.5, 1.0])
+def test_errors_come_at_the_rate_and_with_the_bias_asked_for(no_bias):
+    server = SimulatedServer(error_rate=0.3, no_bias=no_bias)
+    drawn = questions(300)
+    wrong = {"yes": 0, "no": 0}
+    total = {"yes": 0, "no": 0}
+    for seed in range(10):
+        for question in drawn:
+            total[question.answer] += 1
+            wrong[question.answer] += server.verdict(question, sample_seed=seed, hinted=False) != question.answer
+    assert wrong["yes"] / total["yes"] == pytest.approx(0.3, abs=0.05)
+    assert wrong["no"] / total["no"] == pytest.approx(0.3 * (1 - no_bias), abs=0.05)
+    assert all(server.verdict(question, sample_seed=0, hinted=True) == question.answer for question in drawn)
+
+
+async def test_an_error_is_repeatable_and_a_hint_mends_it(bench):
+    teacher = SimulatedTeacher(error_rate=1.0, no_bias=0.0, timeout_seconds=20.0, seed=3)
+    drawn = questions(6)
+    answers, _ = await bench.ask([ask_for(question) for question in drawn], teacher=teacher)
+    assert all(parse_teacher_reply(answer.text).verdict != question.answer for question, answer in zip(drawn, answers, strict=True))
+    assert all(parse_teacher_reply(answer.text).problem == "" for answer in answers)
+    hinted, _ = await bench.ask([ask_for(question, hinted=True) for question in drawn], teacher=teacher)
+    assert [parse_teacher_reply(answer.text).verdict for answer in hinted] == [question.answer for question in drawn]
+
+
+async def test_a_teacher_of_another_error_rate_shares_no_replies(bench):
+    wanted = asks(3)
+    await bench.ask(wanted, teacher=SimulatedTeacher(error_rate=1.0, no_bias=0.0, timeout_seconds=20.0, seed=0))
+    answers, usage = await bench.ask(wanted, teacher=SimulatedTeacher(error_rate=0.0, no_bias=0.0, timeout_seconds=20.0, seed=0))
+    assert usage.calls == 3
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+
+
+async def test_a_question_it_does_not_know_is_refused_with_what_to_do(bench, serve):
+    serve()
+    (question,) = questions(1)
+    stranger = replace(question, question="Would a pear sink in water?")
+    with pytest.raises(TeacherRefused, match=r"kind=openai or recorded"):
+        await bench.ask([ask_for(stranger)])
+
+
+async def test_it_counts_calls_and_duplicates(bench, tmp_path, serve, monkeypatch):
+    server = SimulatedServer(error_rate=0.0, no_bias=0.0)
+    with serve_simulated(server) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        await bench.ask(asks(4))
+        bench.ledger = tmp_path / "other.sqlite"
+        await bench.ask(asks(3))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url.removesuffix("/v1") + "/stats") as reply:
+            assert loads(reply.read()) == {"calls": 7, "replied": 7, "duplicates": 3}
+        with opener.open(url + "/models") as reply:
+            assert loads(reply.read())["object"] == "list"
+
+
+def _recipe(kind, **more):
+    base = {"model": "gpt-4", "samples": 1, "temperature": 0.0, "max_tokens": 100, "attempts": 2, "recordings": (), "error_rate": None, "no_bias": None}
+    return TeacherRecipe(**{**base, "kind": kind, **more})
+
+
+def test_a_recipe_opens_its_kind_of_teacher(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"qid": "a", "reasoning": "r", "answer": "yes"}\n')
+    recorded = open_teacher(_recipe("recorded", recordings=(str(path),)), recordings=[path], timeout_seconds=1.0, seed=0)
+    simulated = open_teacher(_recipe("simulated", error_rate=0.1, no_bias=0.5), recordings=[], timeout_seconds=1.0, seed=0)
+    paid = open_teacher(_recipe("openai"), recordings=[], timeout_seconds=1.0, seed=0)
+    assert [type(teacher) for teacher in (recorded, simulated, paid)] == [RecordedTeacher, SimulatedTeacher, OpenAITeacher]
+    assert [teacher.can_take_hints for teacher in (recorded, simulated, paid)] == [False, True, True]
+
+
+def test_prices_are_known_for_models_that_have_one_and_grow_with_use():
+    one, more = (usd(model="gpt-4", tokens_in=count, tokens_out=count) for count in (100, 1000))
+    assert one is not None
+    assert more == pytest.approx(10 * one)
+    assert usd(model="a-model-of-my-own", tokens_in=1, tokens_out=1) is None

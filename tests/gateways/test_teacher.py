@@ -1,0 +1,194 @@
+"""Asking through the ledger: order, resume, re-asks, outcomes, and what stops a run."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tasks.contracts.failures import SocratuneError, TeacherRefused, TeacherUnavailable
+from tasks.contracts.rows import Outcome
+from tasks.gateways.ledger import Ledger
+from tasks.gateways.openai_teacher import TRIES, OpenAITeacher
+from tasks.gateways.simulated_teacher import Fault, SimulatedServer
+from tasks.gateways.teacher import GIVE_UP_AFTER
+from tests.gateways.bench import KEY, asks
+
+
+async def test_answers_come_in_the_order_asked_and_the_next_run_pays_nothing(bench, serve):
+    server = serve()
+    wanted = asks(30)
+    answers, usage = await bench.ask(wanted)
+    assert [answer.ask for answer in answers] == wanted
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert (usage.calls, usage.cached, usage.failed) == (30, 0, 0)
+    assert usage.tokens_in > 0
+    assert usage.usd > 0
+    assert bench.progress[-1] == (30, 30)
+
+    again, second = await bench.ask(wanted)
+    assert again == answers
+    assert (second.calls, second.cached, second.usd) == (0, 30, 0.0)
+    _, third = await bench.ask(asks(31))
+    assert (third.calls, third.cached) == (1, 30)
+    assert server.calls == 31
+
+
+async def test_equal_asks_are_sent_once_and_a_sample_is_another_ask(bench, serve):
+    server = serve()
+    (first,) = asks(1)
+    answers, usage = await bench.ask([first, replace(first, sample=1), first, replace(first, qid="other")])
+    assert server.calls == 2
+    assert (usage.calls, usage.cached) == (2, 2)
+    assert [(answer.ask.qid, answer.ask.sample) for answer in answers] == [(first.qid, 0), (first.qid, 1), (first.qid, 0), ("other", 0)]
+    assert bench.progress[-1] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "outcome", "note"),
+    [("cut", Outcome.CUT, "max_tokens"), ("filtered", Outcome.REFUSED, "filter"), ("no_verdict", Outcome.UNPARSED, "verdict"), ("null", Outcome.UNPARSED, "")],
+)
+async def test_an_unusable_reply_is_asked_again_then_recorded_as_what_it_is(bench, serve, shape, outcome, note):
+    server = serve(dict.fromkeys(range(1, 4), Fault(shape=shape)))
+    bench = bench.attempts(3)
+    (answer,), usage = await bench.ask(asks(1))
+    assert (answer.outcome, answer.attempts, server.calls, usage.calls) == (outcome, 3, 3, 3)
+    assert note in answer.note
+    (again,), usage = await bench.ask(asks(1))
+    assert (again, usage.calls, server.calls) == (answer, 0, 3)
+    (mended,), usage = await bench.attempts(4).ask(asks(1))
+    assert (mended.outcome, mended.attempts, usage.calls, usage.cached) == (Outcome.OK, 4, 1, 3)
+
+
+async def test_every_recoverable_fault_is_recovered_and_nothing_is_bought_twice(bench, serve):
+    bad = [Fault(status=429), Fault(status=500), Fault(status=503), Fault(status=408), Fault(status=409), Fault(shape="dropped"), Fault(shape="broken_json")]
+    odd = [Fault(shape="odd_usage"), Fault(shape="surrogate")]
+    server = serve(dict(enumerate([*bad, *odd] * 2, start=1)))
+    answers, usage = await bench.ask(asks(30))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert usage.retries == len(bad) * 2
+    assert server.calls == 30 + len(bad) * 2
+    assert len(server.seen) == 30
+    assert usage.tokens_out > 0
+    assert all(answer.text.encode("utf-8") for answer in answers)
+
+
+async def test_a_slow_reply_times_out_and_is_tried_again(bench, serve):
+    server = serve({1: Fault(shape="held")})
+    (answer,), usage = await bench.ask(asks(1), teacher=OpenAITeacher(timeout_seconds=0.3))
+    assert (answer.outcome, usage.retries, server.calls) == (Outcome.OK, 1, 2)
+
+
+async def test_a_row_that_fails_for_good_is_a_row_and_the_next_run_asks_only_it(bench, serve):
+    serve(dict.fromkeys(range(1, TRIES + 1), Fault(status=500)))
+    bench.budget = 0.1
+    (failed,), usage = await bench.ask(asks(1))
+    assert (failed.outcome, failed.text, usage.failed, usage.retries) == (Outcome.FAILED, "", 1, TRIES - 1)
+    assert "HTTP 500" in failed.note
+    with Ledger(bench.ledger, budget_usd=0.1) as ledger:
+        assert ledger.reserve(0.1) == 1  # nothing stays reserved for a call that came to nothing
+        ledger.release(1)
+    answers, usage = await bench.ask(asks(3))
+    assert [answer.outcome for answer in answers] == [Outcome.OK] * 3
+    assert usage.calls == 3
+
+
+async def test_an_endpoint_that_stays_down_ends_the_run(bench, serve):
+    server = serve(dict.fromkeys(range(1, 10_000), Fault(status=503)))
+    with pytest.raises(TeacherUnavailable, match="in a row got no reply"):
+        await bench.ask(asks(25))
+    assert GIVE_UP_AFTER * TRIES <= server.calls <= 25 * TRIES
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        (Fault(status=429, code="insufficient_quota"), "add credit"),
+        (Fault(status=401), "OPENAI_API_KEY"),
+        (Fault(status=403), "OPENAI_API_KEY"),
+        (Fault(status=404, code="model_not_found"), "recipe.teacher.model"),
+        (Fault(status=400), "recipe.teacher"),
+    ],
+)
+async def test_a_refusal_stops_the_run_at_once_and_keeps_what_was_paid(bench, serve, fault, advice):
+    server = serve(dict.fromkeys(range(11, 10_000), fault))
+    with pytest.raises(TeacherRefused, match=advice):
+        await bench.ask(asks(60))
+    assert bench.kept() == 10
+    assert server.calls <= 10 + bench.in_flight
+    assert not bench.waits
+
+
+async def test_a_call_on_the_wire_when_the_run_stops_is_still_recorded(bench, serve):
+    server = serve({1: Fault(shape="held"), **dict.fromkeys(range(2, 100), Fault(status=401))})
+    bench.in_flight = 2
+    run = asyncio.create_task(bench.ask(asks(5)))
+    while server.calls < 2:
+        await asyncio.sleep(0.001)
+    server.hold.set()
+    with pytest.raises(TeacherRefused):
+        await run
+    assert bench.kept() == 1
+
+
+async def test_a_cancelled_run_still_records_the_call_on_the_wire(bench, serve):
+    server = serve(dict.fromkeys(range(1, 3), Fault(shape="held")))
+    bench.in_flight = 2
+    run = asyncio.create_task(bench.ask(asks(5)))
+    while server.calls < 2:
+        await asyncio.sleep(0.001)
+    run.cancel()
+    server.hold.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (server.calls, bench.kept()) == (2, 2)
+
+
+async def test_a_re_ask_without_reply_leaves_the_first_verdict(bench, serve):
+    serve({1: Fault(shape="cut"), **dict.fromkeys(range(2, TRIES + 2), Fault(status=500))})
+    (answer,), usage = await bench.ask(asks(1))
+    assert (answer.outcome, answer.attempts) == (Outcome.CUT, 1)
+    assert (usage.calls, usage.failed, usage.retries) == (1, 0, TRIES - 1)
+
+
+async def test_no_key_is_said_before_the_first_call_but_a_full_ledger_needs_none(bench, serve, monkeypatch):
+    server = serve()
+    await bench.ask(asks(2))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(TeacherRefused, match=r"set OPENAI_API_KEY .*kind=simulated / recorded"):
+        await bench.ask(asks(3))
+    assert server.calls == 2
+    answers, _ = await bench.ask(asks(2))
+    assert len(answers) == 2
+
+
+class _Echo(SimulatedServer):
+    """An endpoint that repeats the key in its refusal."""
+
+    def app(self) -> Starlette:
+        async def refuse(request: Request) -> Response:
+            return JSONResponse({"error": {"message": f"bad key {request.headers['authorization']}", "code": "invalid_api_key"}}, 401)
+
+        return Starlette(routes=[Route("/v1/chat/completions", refuse, methods=["POST"])])
+
+
+async def test_the_key_appears_nowhere(bench, serve, caplog):
+    caplog.set_level("DEBUG")
+    serve()
+    await bench.ask(asks(2))
+    serve(server=_Echo(error_rate=0.0, no_bias=0.0))
+    teacher = OpenAITeacher(timeout_seconds=5.0)
+    with pytest.raises(TeacherRefused, match=r"\[key\]") as caught:
+        await bench.ask(asks(3), teacher=teacher)
+    chain: list[BaseException] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    left = [path.read_bytes() for path in bench.ledger.parent.iterdir()]
+    assert KEY not in caplog.text + repr(chain) + "".join(map(str, chain)) + repr(teacher) + repr(vars(teacher))
+    assert all(KEY.encode() not in content for content in left)
+    assert isinstance(caught.value, SocratuneError)

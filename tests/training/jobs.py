@@ -1,0 +1,138 @@
+"""Small jobs over the tiny student: rows, steps, and running a step in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.contracts.artifacts import write_rows
+from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, SftStep, Weights
+from tasks.contracts.recipes import Align, Lora, Phase, Sft
+from tasks.contracts.rows import Example, Exam, Pair, Request
+
+MACHINE = Machine(device="cpu", device_batch=4, generate_batch=4, gradient_checkpointing=False)
+PLAIN = Phase(epochs=1, beta=0.1, cal="none", dr="none", drop_quantile=0.0)
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """A report that nobody reads."""
+
+
+def weights(model: Path, *, adapter: str = "", quantization: str = "none", dtype: str = "float32") -> Weights:
+    return Weights(model=str(model), adapter=adapter, quantization=quantization, dtype=dtype)  # type: ignore[arg-type]
+
+
+def examples(count: int, *, weight: float = 1.0) -> list[Example]:
+    """Direct and reasoning examples in turn, of different lengths."""
+    rows = []
+    for index in range(count):
+        answer = "yes" if index % 3 else "no"
+        reasoning = f"Reasoning: {'heavier and ' * (index % 4)}number {index} says so.\nFinal a" if index % 2 else "A"
+        arm = "reasoning" if index % 2 else "direct"
+        rows.append(
+            Example(qid=f"q{index}", arm=arm, prompt=f"Is {index} heavy?", completion=f"{reasoning}nswer: {answer.title()}", answer=answer, weight=weight)
+        )
+    return rows
+
+
+def pairs(count: int) -> list[Pair]:
+    """Pairs whose two sides differ in the verdict, and in length."""
+    return [
+        Pair(
+            qid=f"q{index}",
+            arm="reasoning",
+            prompt=f"Is {index} heavy?",
+            chosen=f"Number {index} is heavy.\nFinal answer: Yes",
+            rejected=f"Number {index} is {'not ' * (index % 3)}heavy.\nFinal answer: No",
+            answer="yes",
+            chosen_source="own",
+            rejected_source="own",
+            kind="draft_wrong" if index % 2 else "draft_right",
+            disagreement=index / count,
+            reference_chosen=0.0,
+            reference_rejected=0.0,
+            reference="",
+        )
+        for index in range(count)
+    ]
+
+
+def requests(count: int) -> list[Request]:
+    return [
+        Request(qid=f"q{index}", arm="direct", sample=0, prompt="Is it heavy? " * (1 + index % 3), prefix="", yes_choices=(), no_choices=())
+        for index in range(count)
+    ]
+
+
+def sft_step(folder: Path, model: Path, rows: Sequence[Example], **changes: object) -> SftStep:
+    write_rows(folder / "examples.parquet", rows, Example)
+    recipe = Sft(
+        init="base", epochs=2, learning_rate=5e-3, warmup=0.1, effective_batch=8, max_length=200, direct_weight=0.0, lora=Lora(rank=4, alpha=8, dropout=0.1)
+    )
+    step = SftStep(
+        name="sft",
+        weights=weights(model),
+        examples="examples.parquet",
+        recipe=recipe,
+        steps=None,
+        tokens=None,
+        seed=3,
+        machine=MACHINE,
+        out="adapter",
+    )
+    return step.model_copy(update=changes)
+
+
+def answer_step(folder: Path, model: Path, rows: Sequence[Request], **changes: object) -> AnswerStep:
+    write_rows(folder / "requests.parquet", rows, Request)
+    step = AnswerStep(
+        name="ask",
+        weights=weights(model),
+        requests="requests.parquet",
+        max_new_tokens=60,
+        temperature=0.0,
+        seed=3,
+        machine=MACHINE,
+        out="completions.parquet",
+    )
+    return step.model_copy(update=changes)
+
+
+def reference_step(folder: Path, model: Path, rows: Sequence[Pair], **changes: object) -> ReferenceStep:
+    write_rows(folder / "pairs.parquet", rows, Pair)
+    step = ReferenceStep(
+        weights=weights(model, adapter="adapter"), digest="adapter-digest", pairs="pairs.parquet", max_length=200, machine=MACHINE, out="referenced.parquet"
+    )
+    return step.model_copy(update=changes)
+
+
+def align_recipe(*phases: Phase, **changes: object) -> Align:
+    recipe = Align(
+        phases=phases or (PLAIN,),
+        learning_rate=1e-3,
+        warmup=0.0,
+        effective_batch=8,
+        max_length=200,
+        cal_weight=0.5,
+        dr_beta=1.0,
+        nll_weight=0.0,
+        select_questions=0,
+    )
+    return recipe.model_copy(update=changes)
+
+
+def align_step(folder: Path, model: Path, exams: Sequence[Exam], recipe: Align, **changes: object) -> AlignStep:
+    write_rows(folder / "exams.parquet", exams, Exam)
+    step = AlignStep(
+        name="align",
+        weights=weights(model, adapter="adapter"),
+        reference="adapter-digest",
+        pairs="referenced.parquet",
+        exams="exams.parquet",
+        exam_max_new_tokens=60,
+        recipe=recipe,
+        seed=3,
+        machine=MACHINE,
+        out="aligned",
+    )
+    return step.model_copy(update=changes)

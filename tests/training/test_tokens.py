@@ -1,0 +1,48 @@
+"""Prompts and examples as ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tasks.contracts.failures import StudentError
+from tasks.training.tokens import end_ids, prompt_ids, render_prompt, tokenize_example
+
+
+@pytest.fixture
+def tokenizer(tiny: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny)
+
+
+def test_training_text_is_the_chat_that_the_template_itself_would_write(tokenizer):
+    turns = [{"role": "user", "content": "Is it heavy?"}, {"role": "assistant", "content": "Answer: Yes"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    row = tokenize_example(tokenizer, prompt="Is it heavy?", completion="Answer: Yes")
+    assert tokenizer.decode(row.ids) == whole.rstrip("\n")
+    assert tokenizer.decode(row.ids[: row.prompt]) == render_prompt(tokenizer, "Is it heavy?")
+
+
+def test_the_template_ends_a_turn_with_another_token_than_the_text(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(end_ids(tokenizer)) == ["<|end|>", "<|stop|>"]
+
+
+def test_without_a_template_a_prompt_is_a_line_of_plain_text(tokenizer):
+    tokenizer.chat_template = None
+    assert render_prompt(tokenizer, "Is it heavy?") == "Is it heavy?\n"
+    assert tokenizer.decode(prompt_ids(tokenizer, "Is it heavy?")) == "Is it heavy?\n"
+    assert tokenize_example(tokenizer, prompt="Is it heavy?", completion="Yes").ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_plain_fact_has_one_start_token_as_its_context(tokenizer):
+    row = tokenize_example(tokenizer, prompt="", completion="A horse weighs 500 kg.")
+    assert row.prompt == 1
+    assert tokenizer.decode(row.ids[1:-1]) == "A horse weighs 500 kg."
+
+
+def test_a_tokenizer_that_cannot_stop_is_refused(tokenizer):
+    tokenizer.chat_template = None
+    tokenizer.eos_token = None
+    with pytest.raises(StudentError, match="never learn to stop"):
+        end_ids(tokenizer)
