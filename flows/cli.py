@@ -128,3 +128,7 @@ def _stop(error: SocratuneError, *, code: int = 1) -> None:
     console.print(f"[bold red]{type(error).__name__}[/bold red] ", end="")
     console.print(str(error), markup=False, highlight=False)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app()

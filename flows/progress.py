@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from flows.train import train
 from tasks import stage
 from tasks.report import read_summary
 
-FLOWS = {"student": fetch_student, "teach": teach, "train": train, "evaluate": evaluate, "report": full_pipeline}
+FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "teach": teach, "train": train, "evaluate": evaluate, "report": full_pipeline}
 
 
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:

@@ -69,6 +69,5 @@ async def publish_report(report: Report) -> None:
 
 def _training_line(record: Mapping[str, Any]) -> dict[str, Any]:
     summary = record["summary"]
-    return {key: summary[key] for key in ("examples", "pairs", "steps", "tokens", "final_loss", "kept_epoch") if key in summary} | {
-        "seconds": record["seconds"]
-    }
+    shown = ("examples", "pairs", "steps", "tokens", "final_loss", "kept_epoch")
+    return {key: summary[key] for key in shown if key in summary} | {"seconds": record["seconds"]}

@@ -223,8 +223,7 @@ def _staged(
 
         run.__name__ = name.replace("-", "_")
         run.__doc__ = body.__doc__
-        prefect_task: Any = task(
-            run,
+        prefect_task = task(
             name=name,
             task_run_name=label,
             tags=[f"socratune-{kind}"],
@@ -233,8 +232,7 @@ def _staged(
             result_storage_key="result.json",
             result_serializer="json",
             refresh_cache=stored is None,
-            retries=0,
-        )
+        )(run)
         return await prefect_task()
 
     return call

@@ -14,8 +14,8 @@ _TURN_END = re.compile(
 _NEW_QUESTION = re.compile(r"^[ \t>#*_]*question[*_]*[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MARKUP = re.compile(r"[*_`\[\](){}\"“”]")
 _LABELS = tuple(re.compile(rf"\b{name}\s*(?:is\s*)?[:：]", re.IGNORECASE) for name in (r"final\s+answer", "answer"))
-# "Yes or no", "yes/no": both words offered, none chosen.
-_OFFER = re.compile(r"\b(?:yes|no)\s*(?:/|\||-|\bor\b|\band\b|\bnor\b)\s*(?:yes|no)\b", re.IGNORECASE)
+# "Yes or no", "yes/no", "Answer: Yes or Answer: No" (an echoed prompt): both words offered, none chosen.
+_OFFER = re.compile(r"\b(?:yes|no)\s*(?:/|\||-|\bor\b|\band\b|\bnor\b)\s*(?:(?:final\s+)?answer:\s*)?(?:yes|no)\b", re.IGNORECASE)
 # Standing alone: "no" before another word is a determiner ("no doubt", "no evidence") unless a clause begins there ("no because", "no it is").
 _CLAUSE = r"because|since|as|so|but|and|it|its|he|she|they|this|that|these|those|there|the|we|you|i"
 _STANDALONE = re.compile(

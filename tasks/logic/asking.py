@@ -12,7 +12,7 @@ from tasks.logic.benchmarks import Benchmark
 def draft_requests(questions: Sequence[Question], *, benchmark: Benchmark) -> list[Request]:
     """One drafting request a question."""
     return [
-        Request(qid=row.qid, arm="draft", sample=0, prompt=benchmark.draft_prompt(row.question), prefix="", yes_choices=(), no_choices=())
+        Request(qid=row.qid, arm="draft", sample=0, prompt=benchmark.draft_prompt(row.question), prefix=benchmark.draft_prefix, yes_choices=(), no_choices=())
         for row in questions
     ]
 

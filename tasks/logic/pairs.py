@@ -75,7 +75,8 @@ def with_disagreement(pairs: Sequence[Pair], taught: Sequence[Taught]) -> list[P
 
 
 def _question_pairs(row: Curated, arm: Arm, own: Sequence[Completion], *, recipe: PairRecipe, benchmark: Benchmark, away: Counter[str]) -> list[Pair]:
-    wrong, right = [], []
+    wrong: list[str] = []
+    right: list[str] = []
     for completion in own:
         verdict = benchmark.parse(completion.text, cut=completion.cut)
         if verdict is Verdict.UNPARSED:
@@ -86,7 +87,7 @@ def _question_pairs(row: Curated, arm: Arm, own: Sequence[Completion], *, recipe
     faithful = [text for text in right if _same_facts(text, row, benchmark)]
     chosen, source = (faithful[0], "own") if faithful else (teacher, "teacher")
     prompt = benchmark.prompt(arm, row)
-    pairs = []
+    pairs: list[Pair] = []
     for rejected in dict.fromkeys(wrong):
         fault = _fault(prompt, chosen, rejected, max_length_ratio=recipe.max_length_ratio)
         if fault:

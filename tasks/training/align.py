@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, set_seed
-from trl import DPOConfig
+from trl.trainer.dpo_config import DPOConfig
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
@@ -19,7 +19,7 @@ from tasks.contracts.jobs import AlignStep
 from tasks.contracts.rows import Exam, Pair, Verdict
 from tasks.logic.answers import parse_verdict
 from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
-from tasks.training.completions import pad_left, score_completions
+from tasks.training.completions import pad_right, score_completions
 from tasks.training.generation import answer
 from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, same_prompts, starts_at_reference, verdicts_fit
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
@@ -172,7 +172,7 @@ def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: S
     completions = {arm: max(row.chosen.completion for row, pair in zip(rows, pairs, strict=True) if pair.arm == arm) for arm in {pair.arm for pair in pairs}}
     verdicts_fit(completions, [exam.arm for exam in exams if not exam.yes_choices], max_new_tokens=step.exam_max_new_tokens)
     shortest = min(rows, key=lambda row: len(row.chosen.ids))
-    probe = {name: tensor.to(student.device) for name, tensor in pad_left([shortest.chosen], pad=pad).items()}
+    probe = {name: tensor.to(student.device) for name, tensor in pad_right([shortest.chosen], pad=pad).items()}
     return {
         "lora_families": lora_coverage(student.model),
         "longest_row": longest,

@@ -20,7 +20,7 @@ from tasks.contracts.rows import Completion, Request
 from tasks.training.completions import pad_left, score_completions
 from tasks.training.guards import four_bit, verdicts_fit
 from tasks.training.progress import Report
-from tasks.training.student import Student, load_student
+from tasks.training.student import Student, arithmetic, load_student
 from tasks.training.tokens import Tokens, end_ids, prompt_ids, text_ids
 
 HISTORY = "history.json"  # beside an adapter; holds the longest completion of each arm it was trained on
@@ -108,11 +108,12 @@ def _generate(student: Student, requests: Sequence[Request], batch: list[int], *
     stops = end_ids(student.tokenizer)
     picked = [requests[index] for index in batch]
     processors = [SeededSampling(picked, temperature=temperature, seed=seed, device=student.device)] if temperature > 0 else []
-    with torch.no_grad():
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=_pad(student))  # type: ignore[no-untyped-call]
+    with torch.no_grad(), arithmetic(student.model):
         sequences = student.model.generate(
             input_ids=padded["input_ids"].to(student.device),
             attention_mask=padded["attention_mask"].to(student.device),
-            generation_config=GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=stops, pad_token_id=_pad(student)),
+            generation_config=settings,
             logits_processor=LogitsProcessorList(processors),
         )
     fresh = sequences[:, padded["input_ids"].shape[1] :].tolist()

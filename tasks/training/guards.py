@@ -59,7 +59,7 @@ def same_prompts(rows: Sequence[Tokens], prompts: Sequence[str], tokenizer: PreT
     for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
         asked = prompt_ids(tokenizer, prompt)
         if list(row.ids[: row.prompt]) != asked:
-            trained = tokenizer.decode(row.ids[: row.prompt])
+            trained = tokenizer.decode(list(row.ids[: row.prompt]))
             raise GuardError(f"Row {index} is trained after {trained!r} but would be evaluated after {tokenizer.decode(asked)!r}; tokenise both the same way")
 
 
@@ -73,13 +73,13 @@ def verdicts_fit(longest: Mapping[str, int], arms: Sequence[str], *, max_new_tok
 
 def four_bit(model: torch.nn.Module) -> int:
     """How many layers are 4-bit; raises where none is, or where one holds something else or was repacked for inference."""
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     if not layers:
         raise GuardError("quantization is nf4 but no layer is 4-bit; this architecture is not quantised by bitsandbytes: set quantization to none")
     for layer in layers:
-        state = layer.weight.quant_state
+        state = getattr(layer.weight, "quant_state", None)
         if layer.weight.dtype != torch.uint8 or state is None or state.quant_type != "nf4":
             raise GuardError("A 4-bit layer does not hold NF4 weights; load the student afresh")
         if getattr(state, "packing_format_for_cpu", False):
@@ -96,14 +96,13 @@ def gradients_flow(model: Any, batch: Batch) -> int:
     with torch.no_grad():
         completion_log_probs(model, batch)
     model.train()
-    (-completion_log_probs(model, batch).total.sum()).backward()
+    torch.autograd.backward(-completion_log_probs(model, batch).total.sum())
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name and parameter.requires_grad}
     dead = [name for name, grad in grads.items() if grad is None or not bool(grad.isfinite().all()) or not bool(grad.abs().sum() > 0)]
     model.zero_grad(set_to_none=True)
     if dead or not grads:
-        raise GuardError(
-            f"{len(dead)} of {len(grads)} LoRA matrices get no usable gradient (first: {dead[0] if dead else 'none is trainable'}); load the student through load_student"
-        )
+        first = f"first: {dead[0]}" if dead else "none is trainable"
+        raise GuardError(f"{len(dead)} of {len(grads)} LoRA matrices get no usable gradient ({first}); load the student through load_student")
     return len(grads)
 
 

@@ -11,10 +11,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from tasks.contracts.recipes import Align, Phase
-from tasks.training.completions import completion_log_probs, pad_left
+from tasks.training.completions import completion_log_probs, pad_right
 from tasks.training.drop_quantile import kept_pairs, suspicion
 from tasks.training.preference_loss import dr_weights, preference_loss
 from tasks.training.sft import restore_precision
@@ -112,8 +113,8 @@ class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
             processing_class=student.tokenizer,
             callbacks=[*callbacks, _FoldWindow(self.fold_window)],
         )
-        self.model.delete_adapter("ref")
-        restore_precision(self.model, kept)
+        student.model.delete_adapter("ref")
+        restore_precision(student.model, kept)
 
     @property
     def epoch(self) -> int:
@@ -133,12 +134,12 @@ class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
             self.masks = {epoch: torch.tensor(self._mask(self.epochs[epoch].drop_quantile), dtype=torch.float32)}
         return self.masks[epoch].to(index.device)[index]
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None) -> Tensor:
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """This micro-batch's share of the step's loss under the present phase."""
         phase = self.epochs[self.epoch]
         scored = completion_log_probs(model, inputs)
         chosen, rejected = scored.total.chunk(2)
-        chosen_tokens, rejected_tokens = scored.count.chunk(2)
+        chosen_tokens, rejected_tokens = scored.tokens.chunk(2)
         terms = (chosen, rejected, inputs["reference_chosen"], inputs["reference_rejected"])
         loss = preference_loss(*terms, beta=phase.beta, cal=phase.cal, cal_weight=self.recipe.cal_weight, mean_gap=self._centre(phase))
         a, b = chosen - inputs["reference_chosen"], rejected - inputs["reference_rejected"]
@@ -219,7 +220,7 @@ class _FoldWindow(TrainerCallback):
 def collate_pairs(picked: Sequence[PairRow], *, pad: int) -> dict[str, Tensor]:
     """Left-padded batch of all chosen rows, then all rejected ones, with reference log-probabilities and table indices [pairs]."""
     return {
-        **pad_left([*(row.chosen for row in picked), *(row.rejected for row in picked)], pad=pad),
+        **pad_right([*(row.chosen for row in picked), *(row.rejected for row in picked)], pad=pad),
         "reference_chosen": torch.tensor([row.reference_chosen for row in picked], dtype=torch.float32),
         "reference_rejected": torch.tensor([row.reference_rejected for row in picked], dtype=torch.float32),
         "index": torch.tensor([row.index for row in picked]),

@@ -14,14 +14,15 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import SftStep
 from tasks.contracts.rows import Example
 from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
-from tasks.training.completions import completion_log_probs, pad_left
+from tasks.training.completions import completion_log_probs, pad_right
 from tasks.training.generation import HISTORY
 from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, same_prompts
 from tasks.training.progress import Report
@@ -44,7 +45,7 @@ class SftRow:
 class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
     """SFTTrainer whose loss is sum(weight * nll of each completion token) / sum(weight of each completion token), over the whole optimiser step."""
 
-    loss_is_scaled_for_ga = True  # the window's total is divided by, so accumulating must not divide again
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]  # the window's total is divided by, so accumulating must not divide again
 
     def __init__(self, *, student: Student, rows: Sequence[SftRow], order: WindowOrder, args: SFTConfig, callbacks: Sequence[Any]) -> None:
         self.rows = rows
@@ -60,7 +61,7 @@ class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
             processing_class=student.tokenizer,
             callbacks=list(callbacks),
         )
-        restore_precision(self.model, kept)
+        restore_precision(student.model, kept)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Tensor]:
         """The micro-batches of one optimiser step and the total token weight that their losses are divided by."""
@@ -68,7 +69,7 @@ class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
         weight = sum(((batch["weights"] * batch["completion_mask"].sum(dim=1)).sum() for batch in batches), torch.zeros((), device=device))
         return batches, weight.clamp(min=1e-12)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None) -> Tensor:
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """This micro-batch's share of the step's loss, in nats per weighted token."""
         nll = -completion_log_probs(model, inputs).total
         total = (inputs["weights"] * inputs["completion_mask"].sum(dim=1)).sum() if num_items_in_batch is None else num_items_in_batch
@@ -86,7 +87,7 @@ class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
 
 def collate_weighted(picked: Sequence[SftRow], *, pad: int) -> dict[str, Tensor]:
     """Left-padded batch with `weights` [rows]."""
-    return {**pad_left([row.tokens for row in picked], pad=pad), "weights": torch.tensor([row.weight for row in picked], dtype=torch.float32)}
+    return {**pad_right([row.tokens for row in picked], pad=pad), "weights": torch.tensor([row.weight for row in picked], dtype=torch.float32)}
 
 
 def restore_precision(model: Any, kept: dict[str, Tensor]) -> None:
@@ -116,9 +117,9 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     history = [{key: log[key] for key in ("step", "raw_loss", "learning_rate")} for log in trainer.state.log_history if "raw_loss" in log]
     curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in history]
-    save_trained(trainer.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
+    save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
     shutil.rmtree(work, ignore_errors=True)
-    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in student.model.parameters() if parameter.requires_grad)
     return {
         "examples": len(examples),
         "steps": steps,
@@ -152,7 +153,7 @@ def _preflight(step: SftStep, student: Student, examples: Sequence[Example], row
     """All guards that need no training; returns what they saw."""
     same_prompts(rows, [each.prompt for each in examples], student.tokenizer)
     longest = labels_survive(rows, [each.answer for each in examples], max_length=step.recipe.max_length, setting="recipe.sft.max_length")
-    probe = pad_left(sorted(rows, key=lambda row: len(row.ids))[:PROBE_ROWS], pad=int(student.tokenizer.pad_token_id))
+    probe = pad_right(sorted(rows, key=lambda row: len(row.ids))[:PROBE_ROWS], pad=int(student.tokenizer.pad_token_id))
     return {
         "lora_families": lora_coverage(student.model),
         "longest_row": longest,

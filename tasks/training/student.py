@@ -33,14 +33,15 @@ class Student:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda"; raises StudentError where CUDA is wanted and absent."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise StudentError("execution.train.device is cuda, but torch sees no CUDA device; set it to auto or cpu, or mend the driver")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", 0) if wanted != "cpu" and torch.cuda.is_available() else torch.device("cpu")
 
 
 def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool) -> Student:
@@ -64,8 +65,9 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     # Published generation settings (repetition penalty, top-k, ...) would make scores depend on the student's publisher.
-    model.generation_config = GenerationConfig(eos_token_id=end_ids(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    keep_gradients(model)
+    model.generation_config = GenerationConfig(eos_token_id=end_ids(tokenizer), pad_token_id=tokenizer.pad_token_id)  # type: ignore[no-untyped-call]
+    if weights.quantization == "nf4":
+        keep_gradients(model)
     return Student(add_trained_adapter(model, folder / weights.adapter, trainable=trainable) if weights.adapter else model, tokenizer)
 
 
@@ -75,7 +77,7 @@ def keep_gradients(model: torch.nn.Module) -> None:
     It does so in place at the first evaluation forward; the packed layers have no backward and `.train()` does not undo it, so every
     gradient through them is 0 from then on, without an error.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -87,17 +89,40 @@ def add_new_adapter(model: PreTrainedModel, lora: Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config, adapter_name=ADAPTER)
+    return _without_casts(get_peft_model(model, config, adapter_name=ADAPTER))
 
 
 def add_trained_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool) -> Any:
-    """A saved adapter on top of `model`, in float32; raises StudentError where it does not fit."""
+    """A saved adapter on top of `model`, in float32 while it is trained; raises StudentError where it does not fit."""
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, adapter, adapter_name=ADAPTER, is_trainable=trainable, local_files_only=True)
+        return _without_casts(PeftModel.from_pretrained(model, adapter, adapter_name=ADAPTER, is_trainable=trainable, local_files_only=True))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise StudentError(f"{adapter} cannot be put on this student ({error}); it was trained for another one, or is damaged: train it again") from error
+
+
+def arithmetic(model: Any) -> torch.autocast:
+    """The precision of every forward of a student, in training, scoring and generation alike: a bfloat16 student multiplies adapters in bfloat16 too.
+
+    Adapters themselves stay float32, so that small updates are not lost.
+    """
+    weight = model.get_input_embeddings().weight
+    return torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
+
+
+def _without_casts(model: Any) -> Any:
+    """Let `arithmetic` decide the precision of adapters; peft would cast activations of a bfloat16 student to float32, which costs a fifth of a CPU step."""
+    from peft.tuners.lora import LoraLayer
+
+    if model.get_input_embeddings().weight.dtype == torch.bfloat16:
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.cast_input_dtype_enabled = False
+        for parameter in model.parameters():
+            if parameter.dtype == torch.float32 and not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()  # a frozen adapter: what autocast would make of it at every token, made once
+    return model
 
 
 def save_adapter(model: Any, folder: Path) -> None:
@@ -138,4 +163,6 @@ def convert_gguf(step: ConvertStep, folder: Path, report: Report) -> dict[str, A
 
 
 def _nf4(weights: Weights) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=_DTYPES[weights.dtype])
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=_DTYPES[weights.dtype]
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Sampler
@@ -77,11 +77,11 @@ class WindowFeed(Generic[R]):
     order: WindowOrder
     accelerator: Any
     args: Any
-    data_collator: Callable[[Sequence[R]], Any]
+    data_collator: Any
 
     def get_train_dataloader(self) -> Any:
         """Micro-batches of the device batch size, in the window order."""
-        loader = DataLoader(
+        loader: DataLoader[R] = DataLoader(
             self.rows,  # type: ignore[arg-type]
             batch_size=self.args.per_device_train_batch_size,
             sampler=self.order,

@@ -32,6 +32,8 @@ CASES = [
     ("Final answer: Is frost common in winter?\nThe answer is yes.", YES),
     ("Final answer: Yes or No", UNPARSED),
     ("Final answer: Yes/No", UNPARSED),
+    ("Reply `Answer: Yes` or `Answer: No`.", UNPARSED),
+    ("then `Final answer: Yes` or `Final answer: No`", UNPARSED),
     ("Final answer: yes and no", UNPARSED),
     ("Final answer:", UNPARSED),
     ("Final answer: Yes<|im_end|>\nFinal answer: No", YES),

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.contracts.artifacts import write_rows
 from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, SftStep, Weights
 from tasks.contracts.recipes import Align, Lora, Phase, Sft
-from tasks.contracts.rows import Example, Exam, Pair, Request
+from tasks.contracts.rows import Exam, Example, Pair, Request
 
 MACHINE = Machine(device="cpu", device_batch=4, generate_batch=4, gradient_checkpointing=False)
 PLAIN = Phase(epochs=1, beta=0.1, cal="none", dr="none", drop_quantile=0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.training.completions import completion_log_probs, pad_left, score_completions
+from tasks.training.completions import completion_log_probs, pad_right, score_completions
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import Tokens, tokenize_example
 from tests.training.jobs import weights
@@ -25,12 +25,12 @@ def rows(student: Student) -> list[Tokens]:
 
 
 def test_a_padded_batch_gives_every_row_what_it_gets_alone_from_the_full_softmax(student, rows):
-    scored = completion_log_probs(student.model, pad_left(rows, pad=0))
+    scored = completion_log_probs(student.model, pad_right(rows, pad=0))
     for index, row in enumerate(rows):
         logits = student.model(input_ids=torch.tensor([row.ids])).logits[0, :-1].double()
         each = logits.log_softmax(dim=1)[range(len(row.ids) - 1), list(row.ids[1:])][row.prompt - 1 :]
-        assert scored.count[index] == row.completion
-        assert torch.allclose(scored.per_token[index, -row.completion :].double(), each, atol=1e-4)
+        assert scored.tokens[index] == row.completion
+        assert torch.allclose(scored.per_token[index][scored.mask[index]].double(), each, atol=1e-4)
         assert scored.total[index].item() == pytest.approx(each.sum().item(), abs=1e-3)
 
 
@@ -39,7 +39,7 @@ def test_scoring_in_any_batch_size_reaches_every_row_once_and_restores_the_mode(
     found = {}
     for picked, totals in score_completions(student.model, rows, pad=0, batch_size=2):
         found.update(zip(picked, totals.tolist(), strict=True))
-    whole = completion_log_probs(student.model, pad_left(rows, pad=0)).total
+    whole = completion_log_probs(student.model, pad_right(rows, pad=0)).total
     assert [found[index] for index in range(3)] == pytest.approx(whole.tolist(), abs=1e-3)
     assert student.model.training
     student.model.eval()

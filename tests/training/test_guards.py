@@ -13,7 +13,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 from tasks.contracts.failures import GuardError
 from tasks.contracts.recipes import Lora
 from tasks.training import guards
-from tasks.training.completions import pad_left
+from tasks.training.completions import pad_right
 from tasks.training.student import Student, add_new_adapter, load_student
 from tasks.training.tokens import Tokens, tokenize_example
 from tests.training.jobs import weights
@@ -22,9 +22,7 @@ LORA = Lora(rank=4, alpha=8, dropout=0.0)
 
 
 def phi(targets: str | list[str]) -> torch.nn.Module:
-    config = Phi3Config(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, pad_token_id=0
-    )
+    config = Phi3Config(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, pad_token_id=0)
     return get_peft_model(Phi3ForCausalLM(config), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
 
 
@@ -35,7 +33,7 @@ def nf4(tiny: Path) -> Student:
 
 
 def probe(student: Student) -> dict[str, torch.Tensor]:
-    return pad_left([tokenize_example(student.tokenizer, prompt="Is it heavy?", completion="Answer: Yes")], pad=0)
+    return pad_right([tokenize_example(student.tokenizer, prompt="Is it heavy?", completion="Answer: Yes")], pad=0)
 
 
 def test_a_name_list_made_for_llama_misses_the_fused_layers_of_phi():
@@ -118,7 +116,9 @@ def test_an_answer_longer_than_its_limit_is_found():
         guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=35)
 
 
-@pytest.mark.parametrize(("gaps", "dtype", "passes"), [(0.0, torch.float32, True), (0.5, torch.float32, False), (0.05, torch.bfloat16, True), (3.0, torch.bfloat16, False)])
+@pytest.mark.parametrize(
+    ("gaps", "dtype", "passes"), [(0.0, torch.float32, True), (0.5, torch.float32, False), (0.05, torch.bfloat16, True), (3.0, torch.bfloat16, False)]
+)
 def test_a_policy_that_is_not_its_reference_is_found_before_the_first_step(gaps, dtype, passes):
     def check() -> dict[str, float]:
         return guards.starts_at_reference(torch.tensor([gaps, -gaps]), torch.tensor([60, 60]), beta=0.05, dtype=dtype)

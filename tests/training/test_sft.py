@@ -50,7 +50,7 @@ class StockLosses(SFTTrainer):
 
     def compute_loss(self, *args, **kwargs):
         loss = super().compute_loss(*args, **kwargs)
-        self.parts = [*getattr(self, "parts", []), float(loss)]
+        self.parts = [*getattr(self, "parts", []), float(loss.detach())]
         return loss
 
 
@@ -69,7 +69,9 @@ def test_with_equal_weights_every_loss_is_that_of_stock_trl(tiny, tmp_path, step
     rows = rows_of(student)
     ours = train(step, student, rows, tmp_path / "ours", steps=5)
     order = list(WindowOrder([len(row.tokens.ids) for row in rows], window=8, seed=step.seed))
-    plain = [{"input_ids": row.tokens.ids, "labels": [-100] * row.tokens.prompt + list(row.tokens.ids[row.tokens.prompt :])} for row in (rows[i] for i in order)]
+    plain = [
+        {"input_ids": row.tokens.ids, "labels": [-100] * row.tokens.prompt + list(row.tokens.ids[row.tokens.prompt :])} for row in (rows[i] for i in order)
+    ]
     args = sft._arguments(step, tmp_path / "stock", 5)
     args.train_sampling_strategy = "sequential"
     twin = fresh(tiny, step)
@@ -85,6 +87,14 @@ def test_how_a_step_is_cut_into_micro_batches_changes_nothing(tiny, tmp_path, st
     whole = step.model_copy(update={"machine": MACHINE.model_copy(update={"device_batch": 8})})
     student = fresh(tiny, step)
     assert train(whole, student, rows_of(student), tmp_path / "whole", steps=4) == pytest.approx(cut, abs=1e-5)
+
+
+def test_recomputing_activations_changes_nothing(tiny, tmp_path, step):
+    student = fresh(tiny, step)
+    plain = train(step, student, rows_of(student), tmp_path / "plain", steps=3)
+    saving = step.model_copy(update={"machine": MACHINE.model_copy(update={"gradient_checkpointing": True})})
+    student = fresh(tiny, step)
+    assert train(saving, student, rows_of(student), tmp_path / "saving", steps=3) == pytest.approx(plain, abs=1e-5)
 
 
 def test_weights_are_relative_and_a_row_of_weight_zero_teaches_nothing(tiny, tmp_path, step):
@@ -176,7 +186,8 @@ def test_four_bit_training_keeps_adapters_in_full_precision_and_continues_a_give
     assert {tensor.dtype for tensor in first.values()} == {torch.float32}
     assert any((tensor != tensor.bfloat16().float()).any() for tensor in first.values())
     step = sft_step(tmp_path, tiny, examples(16), weights=weights(tiny, adapter="adapter", **nf4), out="more", steps=1)
-    run_sft(step, tmp_path, silent)  # one step of warm-up: its learning rate is 0, so nothing may move
+    still = step.recipe.model_copy(update={"warmup": 1.0})  # the only step has learning rate 0, so nothing may move
+    run_sft(step.model_copy(update={"recipe": still}), tmp_path, silent)
     second = load_file(tmp_path / "more" / "adapter_model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -12,10 +12,14 @@ from tasks.logic.sampling import Sampled
 
 
 class Benchmark(Protocol):
-    """What the stages ask of a benchmark. `classes` are its gold answers; the choices score the direct arm after `direct_prefix`."""
+    """What the stages ask of a benchmark.
+
+    `classes` are its gold answers; a draft starts with `draft_prefix`; the choices score the direct arm after `direct_prefix`.
+    """
 
     name: str
     classes: tuple[str, ...]
+    draft_prefix: str
     direct_prefix: str
     yes_choices: tuple[str, ...]
     no_choices: tuple[str, ...]
@@ -61,6 +65,7 @@ class _YesNo:
     """What the yes/no benchmarks share: their wording and its parsers."""
 
     classes: tuple[str, ...] = ("yes", "no")
+    draft_prefix = yes_no.DRAFT_PREFIX
     direct_prefix = yes_no.DIRECT_PREFIX
     yes_choices: tuple[str, ...] = yes_no.YES_CHOICES
     no_choices: tuple[str, ...] = yes_no.NO_CHOICES

@@ -37,6 +37,7 @@ _STATED = re.compile(
 )
 _LEADING = re.compile(r"^[\s*_]*(yes|no)\b[*_]*\s*[,.;:!-]+\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"([,;–-]\s*)?\b(?:so|thus|hence|therefore),?\s*[*_]*(?:yes|no)[*_]*\s*(?=[.!]|$)", re.IGNORECASE)
+_EMPTY = re.compile(r"\W*(?:yes|no|\d+[.)]?)?\W*", re.IGNORECASE)  # nothing left but a verdict or a list number
 _REFERENCE = re.compile(r"#\s*(\d+)")
 _STOP = frozenset(
     [
@@ -95,7 +96,8 @@ def teacher_messages(question: Drafted, *, hint: bool) -> tuple[dict[str, str], 
     if hint:
         lines += [HINT_MARK, *(f"- {fact}" for fact in question.facts), *(f"- step: {step}" for step in question.decomposition)]
         lines += [
-            f"The right verdict is {word(question.answer)}. Write reasoning that reaches it from the facts, as if you had found it; never mention that it was given."
+            f"The right verdict is {word(question.answer)}. Write reasoning that reaches it from the facts, as if you had found it; "
+            "never mention that it was given."
         ]
     return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n".join(lines)})
 
@@ -180,7 +182,7 @@ def _without_verdict(prose: str) -> str:
     kept = []
     for sentence in sentences(_LAST_LINE.sub("", prose)):
         bare = _LEADING.sub("", _ASIDE.sub("", _STATED.sub("", sentence))).strip(" *_")
-        if any(char.isalpha() for char in bare) and bare.casefold() not in ("yes", "no"):
+        if not _EMPTY.fullmatch(bare):
             kept.append(bare if bare == sentence else bare[0].upper() + bare[1:])
     return " ".join(kept)
 

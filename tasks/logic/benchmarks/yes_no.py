@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tasks.contracts.rows import Verdict
 from tasks.logic.answers import own_text, parse_verdict, turn
 
+DRAFT_PREFIX = "Questions:"
 DIRECT_PREFIX = "Answer:"
 YES_CHOICES = (" Yes", " yes", " YES")
 NO_CHOICES = (" No", " no", " NO")
@@ -56,8 +57,8 @@ def word(answer: str) -> str:
 
 
 def draft_prompt(question: str) -> str:
-    """What the drafter is asked: a guess and one or two clarifying questions."""
-    return f"[draft] {question}\nReply in two lines.\nAnswer: Yes or No\nQuestions: one or two short questions whose answers would help"
+    """What the drafter is asked: one or two clarifying questions and a guess. Its turn starts with `DRAFT_PREFIX`, or a small model only guesses."""
+    return f"[draft] {question}\nAsk two short questions that would help, then guess.\n{DRAFT_PREFIX} ...\nAnswer: Yes or No"
 
 
 def direct_prompt(question: str) -> str:
@@ -106,11 +107,12 @@ def parse_skeleton(text: str) -> ParsedSkeleton:
 
 
 def parse_draft(text: str) -> ParsedDraft:
-    """Read a draft: the verdict that stands before its clarifying questions, and the first two of those, wherever they stand."""
-    head, *rest = _CLARIFYING.split(turn(text), maxsplit=1)
-    questions = (_LIST_MARK.sub("", found).strip() for found in _ASKING.findall(rest[0] if rest else head))
+    """Read a draft: its first two distinct questions, wherever they stand, and the verdict of what is no question."""
+    said = turn(text)
+    _, *listed = _CLARIFYING.split(said, maxsplit=1)
+    questions = (_LIST_MARK.sub("", found).strip() for found in _ASKING.findall(listed[0] if listed else said))
     kept = tuple(dict.fromkeys(question for question in questions if len(question.split()) > 1))[:_MAX_DRAFT_QUESTIONS]
-    return ParsedDraft(verdict=parse_verdict(head), questions=kept)
+    return ParsedDraft(verdict=parse_verdict(_ASKING.sub("", _CLARIFYING.sub("", said))), questions=kept)
 
 
 def _numbered(items: Sequence[str]) -> str:

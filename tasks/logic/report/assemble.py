@@ -176,7 +176,5 @@ def _notes(facts: RunFacts) -> tuple[str, ...]:
             "its dev figure is a little too good. Track A and Track B were not chosen on dev."
         )
     if recipe.teacher.kind == "simulated":
-        notes.append(
-            f"The teacher is simulated: it knows the benchmark's facts and gives a wrong verdict on {recipe.teacher.error_rate:.0%} of the questions on purpose."
-        )
+        notes.append(f"The teacher is simulated: it knows the facts of {recipe.benchmark} and errs on purpose, at a rate of {recipe.teacher.error_rate:.0%}.")
     return tuple(notes)

@@ -161,7 +161,8 @@ class _Draw:
         options = [option for comparison in COMPARISONS if (option := self._option(comparison))]
         if not options:
             return None
-        _, wording, answer, key = min(options, key=lambda option: option[0])
+        rarer = "yes" if self._tally["", "yes"] <= self._tally["", "no"] else "no"
+        _, wording, answer, key = min(options, key=lambda option: (option[2] != rarer, option[0]))
         pair = self._pool[heapq.heappop(self._heaps[key])[3]]
         self._asked.update((pair.left, pair.right))
         self._tally.update([(wording.kind, answer), ("", answer)])

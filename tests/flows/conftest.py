@@ -1,0 +1,34 @@
+"""A teacher in this process, so that calls are counted by the server and not by the pipeline; a student that has been to school."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.gateways.simulated_teacher import SimulatedServer, serve_simulated
+from tests.flows.pipeline import Pipeline
+
+
+@pytest.fixture(scope="session")
+def schooled_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.schooled_student import make_schooled_student
+
+    return make_schooled_student(tmp_path_factory.mktemp("schooled"))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[tuple[SimulatedServer, str]]:
+    server = SimulatedServer(error_rate=0.3, no_bias=0.8)
+    with serve_simulated(server) as url:
+        yield server, url
+
+
+@pytest.fixture(scope="module")
+def pipeline(prefect_server: None, schooled_student: Path, teacher: tuple[SimulatedServer, str], tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {"PREFECT_API_URL": PREFECT_API_URL.value(), "OPENAI_BASE_URL": teacher[1], "OPENAI_API_KEY": "sk-canary-of-the-tests"}
+    asked_over_http = {"recipe.teacher.kind": "openai", "recipe.teacher.error_rate": None, "recipe.teacher.no_bias": None}
+    return Pipeline(root=tmp_path_factory.mktemp("root"), student=schooled_student, environment=environment, changes=asked_over_http)

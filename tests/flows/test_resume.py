@@ -1,0 +1,112 @@
+"""One story in order: a run is killed -9 in teach, in finetune and in align, finishes, and then repeats itself for nothing.
+
+The tests of this file share one artifact root and are run in the order in which they stand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.gateways.simulated_teacher import SimulatedServer
+from tests.flows.pipeline import Pipeline, wait_for
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
+SLOW_PACE = {"execution.teacher.requests_per_minute": 120}
+IN_FLIGHT = 16
+
+
+def replies(root: Path) -> int:
+    """Replies in the ledger; 0 while there is none."""
+    ledger = root / "data" / "ledger.sqlite"
+    if not ledger.is_file():
+        return 0
+    with sqlite3.connect(ledger) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM replies").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def training(root: Path, stage: str) -> bool:
+    """Whether a training job of `stage` has begun to write."""
+    return any(root.glob(f"data/.work/{stage}-*/log.txt"))
+
+
+def assert_gone(children: list[psutil.Process]) -> None:
+    wait_for(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+
+
+def test_kill_in_teach_pays_nothing_twice(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:
+    server, _ = teacher
+    pipeline.changes |= SLOW_PACE
+    pipeline.kill_when(lambda: replies(pipeline.root) >= 5, until="teach")
+    kept, sent, before = replies(pipeline.root), server.stats()["calls"], pipeline.artifacts()
+    assert kept >= 5
+    for path in SLOW_PACE:
+        del pipeline.changes[path]
+    pipeline.run(until="teach")
+    stats = server.stats()
+    assert stats["duplicates"] <= sent - kept <= IN_FLIGHT
+    assert before.items() <= pipeline.artifacts().items()
+
+
+@pytest.mark.parametrize("stage", ["finetune", "align"])
+def test_kill_in_training_leaves_no_orphan_and_keeps_earlier_stages(pipeline: Pipeline, teacher: tuple[SimulatedServer, str], stage: str) -> None:
+    server, _ = teacher
+    calls = server.stats()["calls"]
+    children = pipeline.kill_when(lambda: training(pipeline.root, stage), until="train")
+    assert any("tasks.training.worker" in " ".join(child.cmdline()) for child in children if child.is_running()) or children
+    assert_gone(children)
+    before = pipeline.artifacts()
+    assert not any(name.startswith(f"models/{stage}") for name in before) or stage == "finetune"
+    if stage == "align":
+        pipeline.run()
+    assert before.items() <= pipeline.artifacts().items()
+    assert server.stats()["calls"] == calls
+
+
+def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
+    summary = pipeline.summary()
+    assert summary["models"].keys() == {"zero_shot", "track_a", "track_a_matched", "track_b", "aligned"}
+    assert {"facts_only", "shuffled_rationale", "entity_prior", "track_b_entity_disjoint"} <= summary["controls"].keys()
+    names = {each["name"] for each in summary["comparisons"]}
+    assert {"track_b_vs_track_a", "track_b_vs_track_a_matched", "aligned_vs_track_b"} <= names
+    assert summary["models"]["track_b"]["arms"]["reasoning"]["n"] == 8
+    folder = max(pipeline.root.glob("data/runs/*"))
+    assert {path.name for path in folder.iterdir()} == {"summary.json", "report.html", "refs.json", "track_a.jsonl", "track_b.jsonl", "pairs.jsonl"}
+
+
+def test_a_second_run_computes_nothing(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:
+    server, _ = teacher
+    made, calls = pipeline.made_at(), server.stats()["calls"]
+    pipeline.run(changes={"execution.train.generate_batch": 4, "execution.teacher.max_in_flight": 2, "execution.train.device_batch": 2})
+    assert pipeline.made_at() == made
+    assert server.stats()["calls"] == calls
+    summary = pipeline.summary()
+    assert all(line["cached"] for line in summary["stages"])
+    assert summary["teacher_usage"]["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "until", "recomputed"),
+    [
+        ({"recipe.align.nll_weight": 0.5}, "train", {"align"}),
+        ({"recipe.sample.test": 6, "recipe.grade.split": "test"}, "train", {"sample", "draft"}),
+    ],
+)
+def test_a_change_recomputes_what_it_touches(pipeline: Pipeline, change: dict[str, Any], until: str, recomputed: set[str]) -> None:
+    made = pipeline.made_at()
+    pipeline.run(until=until, changes=change)
+    new = pipeline.made_at().keys() - made.keys()
+    assert {name.split("/")[1] for name in new} == recomputed
+    assert made.items() <= pipeline.made_at().items()
+
+
+def test_the_key_is_nowhere(pipeline: Pipeline) -> None:
+    key = pipeline.environment["OPENAI_API_KEY"].encode()
+    assert not [path for path in pipeline.root.rglob("*") if path.is_file() and key in path.read_bytes()]

@@ -1,0 +1,149 @@
+"""StrategyQA rows under the named splits, and the official accuracy. Ids are the public ones; the texts here are made up."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contracts.failures import DataError
+from tasks.logic.benchmarks import get_benchmark
+from tasks.logic.benchmarks.strategyqa import NAMED_SPLITS, read_questions, score
+
+STORED = json.loads(files("tasks.logic.benchmarks").joinpath("strategyqa_splits.json").read_text(encoding="utf-8"))
+IDS = [row.split() for row in STORED["questions"]]
+ROWS: list[dict[str, Any]] = [
+    {
+        "qid": released,
+        "term": "Heron",
+        "description": "a bird",
+        "question": f"Is heron {number} grey?",
+        "answer": number % 7 < 3,
+        "facts": ["Herons are birds.", "Some herons are grey."],
+        "decomposition": ["What colour are herons?", "Is #1 grey?"],
+    }
+    for number, (released, _, _) in enumerate(IDS)
+]
+
+
+@pytest.mark.parametrize(
+    ("named_split", "sizes"),
+    [
+        ("hub", {"train": 1038, "dev": 565, "test": 687}),
+        ("finetune_cot", {"train": 1403, "dev": 200, "test": 687}),
+        ("author", {"train": 2061, "dev": 229, "test": 0}),
+    ],
+)
+def test_published_sizes_less_the_exemplars(named_split: str, sizes: dict[str, int]) -> None:
+    read = read_questions(ROWS, named_split=named_split)
+    assert {split: len(each.questions) + sum(each.excluded.values()) for split, each in read.items()} == sizes
+    assert sum(sum(each.excluded.values()) for each in read.values()) == sum(
+        row[2][NAMED_SPLITS.index(named_split)] != "e" for row in IDS if row[0] in STORED["exemplars"]
+    )
+    kept = {question.qid for split in ("train", "dev") for question in read[split].questions}
+    assert not kept & set(STORED["exemplars"])
+    assert all(question.split == split for split, each in read.items() for question in each.questions)
+
+
+def test_the_authors_ids_are_read_as_the_released_ones() -> None:
+    theirs = [{**row, "qid": author} for row, (_, author, _) in zip(ROWS, IDS, strict=True)]
+    assert read_questions(theirs, named_split="hub") == read_questions(ROWS, named_split="hub")
+
+
+@pytest.mark.parametrize(("codes", "loser"), [("rd", "train"), ("re", "train"), ("de", "dev"), ("rr", "train"), ("ee", "test")])
+def test_of_a_question_that_occurs_twice_the_training_side_copy_goes(codes: str, loser: str) -> None:
+    picked = [next(row[0] for row in IDS if row[2][0] == codes[0]), [row[0] for row in IDS if row[2][0] == codes[1]][-1]]
+    rows = [{"qid": qid, "question": text, "answer": True} for qid, text in zip(picked, ("Is it blue?", "is it  BLUE"), strict=True)]
+    read = read_questions(rows[::-1], named_split="hub")
+    assert sum(len(each.questions) for each in read.values()) == 1
+    assert {split for split, each in read.items() if each.excluded} == {loser}
+
+
+def test_fields_as_the_files_write_them() -> None:
+    joined = {"qid": IDS[0][0], "question": "  Is it\n blue? ", "answer": False, "facts": "It is a bird. Birds are not blue."}
+    (question,) = [question for each in read_questions([joined], named_split="author").values() for question in each.questions]
+    assert (question.question, question.answer, question.kind, question.entities) == ("Is it blue?", "no", "", ())
+    assert question.facts == ("It is a bird.", "Birds are not blue.")
+    assert question.decomposition == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": None}, "row 2: question .* has no label"),
+        ({"answer": "yes"}, "row 2: question .* has no label"),
+        ({"question": "  "}, "row 2: `question` is empty"),
+        ({"question": None}, "row 2: `question` is missing"),
+        ({"qid": None}, "row 2: `qid` is missing"),
+        ({"qid": IDS[0][0]}, "row 2: question .* was already given in row 1"),
+        ({"qid": IDS[0][1]}, "row 2: question .* was already given in row 1"),
+        ({"qid": "nobody"}, "row 2: question nobody belongs to no named split"),
+    ],
+)
+def test_a_wrong_row_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_questions([ROWS[0], {**ROWS[1], **change}], named_split="hub")
+
+
+def test_an_unknown_split_lists_the_known_ones() -> None:
+    with pytest.raises(DataError, match="hub, finetune_cot, author"):
+        read_questions(ROWS, named_split="official")
+
+
+def test_a_sample_is_stratified_and_says_when_the_file_lacks_the_split() -> None:
+    benchmark = get_benchmark("strategyqa")
+    drawn = benchmark.sample(rows=ROWS, named_split="hub", split="train", n=100, seed=1)
+    everything = benchmark.sample(rows=ROWS, named_split="hub", split="train", n=0, seed=1)
+    share = sum(question.answer == "yes" for question in everything.questions) / len(everything.questions)
+    assert abs(sum(question.answer == "yes" for question in drawn.questions) - 100 * share) <= 1
+    assert drawn.excluded == everything.excluded
+    with pytest.raises(DataError, match="at most 687"):
+        benchmark.sample(rows=ROWS, named_split="hub", split="test", n=688, seed=1)
+    with pytest.raises(DataError, match=re.escape("no question of the test split of author (it has: train")):
+        benchmark.sample(rows=ROWS, named_split="author", split="test", n=0, seed=1)
+
+
+GOLD = [{"qid": name, "answer": label} for name, label in (("a", True), ("b", False), ("c", True), ("d", False))]
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        {"a": {"answer": True, "decomposition": [], "paragraphs": []}, "b": {"answer": True}, "c": {"answer": True}},
+        {"a": True, "b": "yes", "c": "Yes", "zzz": False},
+        [{"qid": "a", "answer": True}, {"qid": "b", "answer": None}, {"qid": "c", "answer": "yes"}],
+    ],
+)
+def test_accuracy_counts_missing_and_null_as_wrong(predictions: object) -> None:
+    assert score(predictions, GOLD) == {"accuracy": 0.5, "n": 4, "missing": 1}
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_accuracy_is_the_share_of_equal_answers(pairs: list[tuple[bool, bool]]) -> None:
+    gold = [{"qid": str(number), "answer": label} for number, (label, _) in enumerate(pairs)]
+    said = {str(number): {"answer": answer} for number, (_, answer) in enumerate(pairs)}
+    assert score(said, gold)["accuracy"] == sum(label == answer for label, answer in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "gold", "message"),
+    [
+        ({"a": "maybe"}, GOLD, "question a is 'maybe'"),
+        ({"a": 1}, GOLD, "question a is 1"),
+        ({"x": True}, GOLD, "none of 1 predictions"),
+        ({"a": True}, [], "0 gold questions"),
+        ({"a": True}, [{"qid": "a", "question": "?"}], "has no label"),
+        ({"a": True}, [*GOLD, GOLD[0]], "qid a occurs twice"),
+        ([{"qid": "a", "answer": True}] * 2, GOLD, "question a twice"),
+        ("a", GOLD, "predictions must be"),
+        ([True], GOLD, "predictions must be"),
+    ],
+)
+def test_unusable_files_are_refused(predictions: object, gold: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score(predictions, gold)

@@ -1,0 +1,154 @@
+"""Teacher replies: ours and the shapes of recorded teachers; no verdict leaks into the reasoning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Verdict
+from tasks.logic.benchmarks.teacher_talk import HINT_MARK, parse_teacher_reply, teacher_messages, template_rationale
+from tests.logic.benchmarks.drafted_row import drafted
+
+OURS = """## Teaching Analysis
+Q: How heavy is an ox?
+A: An ox weighs about 800 kg.
+Q: How heavy is a cart?
+A: A cart weighs about 300 kg.
+
+## Step-by-Step Reasoning
+1. 800 kg is more than 300 kg.
+2. So the ox is heavier.
+
+## Final Assessment
+**[YES]**"""
+LEAST_TO_MOST = """Q1. Where do herons nest?
+Herons nest in trees.
+
+Q2. Do trees grow on the sea?
+No, trees do not grow on the sea.
+
+Final answer: Do herons nest on the sea?
+The answer is no. However, some nest near it."""
+
+
+def test_our_format() -> None:
+    reply = parse_teacher_reply(OURS)
+    assert reply.asked == ("How heavy is an ox?", "How heavy is a cart?")
+    assert reply.answered == ("An ox weighs about 800 kg.", "A cart weighs about 300 kg.")
+    assert reply.reasoning == "800 kg is more than 300 kg. So the ox is heavier."
+    assert (reply.verdict, reply.problem) == (Verdict.YES, "")
+
+
+def test_the_seeds_form_with_prose_analysis() -> None:
+    text = "## Teaching Analysis\nA start.\n\n## Step-by-Step Reasoning\n1. Ducks lay eggs.\n\n## Final Assessment\nFrom this, the answer is: **NO**"
+    reply = parse_teacher_reply(text)
+    assert (reply.verdict, reply.reasoning, reply.asked) == (Verdict.NO, "Ducks lay eggs.", ())
+
+
+def test_least_to_most_gives_questions_and_answers() -> None:
+    reply = parse_teacher_reply(LEAST_TO_MOST)
+    assert reply.asked == ("Where do herons nest?", "Do trees grow on the sea?")
+    assert reply.answered == ("Herons nest in trees.", "No, trees do not grow on the sea.")
+    assert reply.verdict is Verdict.NO
+    assert reply.reasoning == " ".join(reply.answered)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "reasoning"),
+    [
+        ("Herons nest in trees. Trees grow on land. So the answer is no.", "no", "Herons nest in trees. Trees grow on land."),
+        ("Yes, herons fish in lakes. They wade.", "yes", "Herons fish in lakes. They wade."),
+        ("No, herons do not bark.", "no", "Herons do not bark."),
+        ("Herons wade. So the answer is yes, a heron gets wet.", "yes", "Herons wade. A heron gets wet."),
+        ("1. Herons wade.\n2. Water is wet.\n\nFinal answer: **Yes**", "yes", "Herons wade. Water is wet."),
+        ("Herons wade.\nFinal: No", "no", "Herons wade."),
+        ("800 > 300. The answer is yes.", "yes", "800 > 300."),
+        ("Herons wade, so yes.", "yes", "Herons wade."),
+    ],
+)
+def test_prose_loses_its_verdict(text: str, verdict: str, reasoning: str) -> None:
+    reply = parse_teacher_reply(text)
+    assert (reply.verdict, reply.reasoning, reply.problem) == (verdict, reasoning, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no verdict"),
+        (OURS.replace("**[YES]**", ""), "no verdict"),
+        (OURS.split("## Final")[0], "no verdict"),
+        ("As a model, I cannot predict what a heron thinks.", "no verdict"),
+        ("Final answer: Yes", "no reasoning"),
+        ("The answer is no.", "no reasoning"),
+    ],
+)
+def test_what_cannot_be_used_says_why(text: str, problem: str) -> None:
+    assert parse_teacher_reply(text).problem == problem
+
+
+LEAK = re.compile(r"answer is:? \W*(yes|no)\b|final answer\W*:|^\W*(yes|no)\b[,.]", re.IGNORECASE)
+_PIECES = [
+    "Herons wade.",
+    "Yes, they do.",
+    "So the answer is **yes**.",
+    "Thus, the answer is no, as it is dry.",
+    "\nFinal answer: No",
+    "the answer would be yes because they fly",
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map(" ".join))
+def test_reasoning_never_states_the_verdict(text: str) -> None:
+    assert not LEAK.search(parse_teacher_reply(text).reasoning)
+
+
+@given(
+    st.text() | st.lists(st.sampled_from(["## Step-by-Step Reasoning\n", "Q1. ", "Q: ", "A: ", "\n", "Final answer:", "yes", "# "]), max_size=12).map("".join)
+)
+def test_any_reply_can_be_read(text: str) -> None:
+    reply = parse_teacher_reply(text)
+    assert len(reply.asked) == len(reply.answered)
+    assert (reply.problem == "") == (reply.verdict is not Verdict.UNPARSED and reply.reasoning != "")
+
+
+def test_only_a_hint_shows_gold() -> None:
+    row = drafted()
+    system, user = teacher_messages(row, hint=False)
+    assert [system["role"], user["role"]] == ["system", "user"]
+    assert f"Question: {row.question}\n" in user["content"]
+    assert "How heavy is iron?" in user["content"]
+    assert not any(fact in user["content"] for fact in row.facts)
+    assert HINT_MARK not in user["content"]
+    hinted = teacher_messages(row, hint=True)[1]["content"]
+    assert HINT_MARK in hinted
+    assert all(text in hinted for text in (*row.facts, *row.decomposition, "The right verdict is No"))
+
+
+def test_a_different_verdict_changes_only_the_hinted_messages() -> None:
+    row, other = drafted(), replace(drafted(), answer="yes")
+    assert teacher_messages(row, hint=False) == teacher_messages(other, hint=False)
+    assert teacher_messages(row, hint=True) != teacher_messages(other, hint=True)
+
+
+def test_template_pairs_facts_with_the_steps_they_answer() -> None:
+    row = replace(
+        drafted(),
+        facts=("Gold melts at 1064 degrees", "Iron melts at 1538 degrees.", "Both are metals."),
+        decomposition=("At what temperature does iron melt?", "At what temperature does gold melt?", "Is #1 higher than #2?"),
+    )
+    made = template_rationale(row)
+    assert made.asked == row.decomposition[:2]
+    assert made.answered == ("Iron melts at 1538 degrees.", "Gold melts at 1064 degrees.")
+    assert made.reasoning == "Both are metals. It remains to weigh: Is answer 1 higher than answer 2?"
+
+
+def test_template_without_askable_steps_reasons_from_the_facts_and_without_facts_refuses() -> None:
+    made = template_rationale(replace(drafted(), facts=("Iron is dense.", "Dense is heavy."), decomposition=()))
+    assert (made.asked, made.answered, made.reasoning) == ((), (), "Iron is dense. Dense is heavy.")
+    with pytest.raises(DataError, match="q1 has no facts"):
+        template_rationale(replace(drafted(), facts=()))
