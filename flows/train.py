@@ -10,7 +10,7 @@ from tasks.align import align
 from tasks.contracts.artifacts import ModelRef
 from tasks.contracts.outcomes import Corpus, Students
 from tasks.contracts.recipes import Track
-from tasks.finetune import finetune
+from tasks.finetune import finetune, steps_of
 from tasks.pair import pair
 from tasks.publish import publish_training
 
@@ -30,14 +30,16 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
 
     track_a = await fit(Track.TRACK_A)
     track_b = await fit(Track.TRACK_B, init=track_a if recipe.sft.init == "track_a" else None)
-    adapters = {"track_a": track_a, "track_b": track_b, "track_a_matched": await fit(Track.TRACK_A_MATCHED, matched=track_b)}
+    same_length = steps_of(run, track_a) == steps_of(run, track_b)  # then Track A is its own matched twin
+    matched = track_a if same_length else await fit(Track.TRACK_A_MATCHED, matched=track_b)
+    adapters = {"track_a": track_a, "track_b": track_b, "track_a_matched": matched}
     for control in plan.trained_controls:
         adapters[control] = await fit(control, matched=track_b)
     pairs = await pair(
         run, curated=corpus.curated, taught=corpus.taught, student=corpus.student, track_b=track_b, benchmark=recipe.benchmark,
         recipe=recipe.pair, max_length=recipe.align.max_length, numbers=recipe.student, seed=recipe.seed,
     )  # fmt: skip
-    adapters["aligned"] = await align(
+    adapters["aligned"] = track_b if not pairs.rows else await align(
         run, pairs=pairs, student=corpus.student, track_b=track_b, dev=corpus.drafted["dev"], benchmark=recipe.benchmark,
         recipe=recipe.align, exam_arm=recipe.grade.headline.aligned, exam_max_new_tokens=recipe.grade.max_new_tokens,
         numbers=recipe.student, seed=recipe.seed,

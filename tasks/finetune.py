@@ -8,7 +8,7 @@ from tasks.contracts.recipes import Sft, Student, Track
 from tasks.contracts.rows import Curated, Example
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.examples import sft_examples, training_length
-from tasks.stage import Model, Work, model_stage
+from tasks.stage import Context, Model, Work, model_stage
 
 
 @model_stage("finetune", version=1, run_name="finetune {track}")
@@ -43,3 +43,8 @@ async def finetune(
     )
     (done,) = await work.run(step)
     return Model(work.folder / "adapter", base=student.path, summary={"examples": len(examples), **done.summary})
+
+
+def steps_of(context: Context, trained: ModelRef) -> int:
+    """Optimiser steps that an adapter was trained for."""
+    return int(context.root.record(trained)["summary"]["steps"])

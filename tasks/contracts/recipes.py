@@ -138,10 +138,11 @@ class Headlines(_Section):
 
 
 class Grade(_Section):
-    """What is measured. Arms beside the headlines are read on the first `arm_questions` questions (0 = all)."""
+    """What is measured. Headline arms read every question, but for the aligned model its first `aligned_questions`; side arms read `arm_questions` (0 = all)."""
 
     split: Literal["dev", "test"]
     headline: Headlines
+    aligned_questions: Count
     arm_questions: Count
     max_new_tokens: Positive
     controls: tuple[Literal["facts_only", "shuffled_rationale", "entity_prior", "entity_disjoint"], ...]
@@ -241,11 +242,16 @@ def headline_arms(grade: Grade) -> dict[str, str]:
 
 
 def readings(grade: Grade) -> list[Reading]:
-    """Every reading that a grade recipe asks for: headline arms in full, side arms on the first `arm_questions`."""
+    """Every reading that a grade recipe asks for, models in the order of the result table."""
     heads = headline_arms(grade)
+    sizes = {"aligned": grade.aligned_questions}
     controls = [name for name in ("facts_only", "shuffled_rationale") if name in grade.controls]
     wanted = [
-        Reading(model, grade.split, {heads[model]: 0} | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm != heads[model]})
+        Reading(
+            model,
+            grade.split,
+            {heads[model]: sizes.get(model, 0)} | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm != heads[model]},
+        )
         for model in ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned", *controls)
     ]
     if "entity_disjoint" in grade.controls:

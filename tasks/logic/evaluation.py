@@ -53,8 +53,7 @@ def grade_predictions(predictions: Sequence[Prediction], *, recipe: Grade, seed:
     compared = [
         compare(
             name,
-            cells[claim.new, heads[claim.new], recipe.split],
-            cells[claim.old, heads[claim.old], recipe.split],
+            *_both_answered(cells[claim.new, heads[claim.new], recipe.split], cells[claim.old, heads[claim.old], recipe.split]),
             resamples=recipe.bootstrap,
             seed=seed,
             claim=claim.claim,
@@ -62,6 +61,12 @@ def grade_predictions(predictions: Sequence[Prediction], *, recipe: Grade, seed:
         for name, claim in present.items()
     ]
     return Grading(scores=[score(rows) for rows in cells.values()], comparisons=holm(compared))
+
+
+def _both_answered(new: Sequence[Prediction], old: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
+    """Both sides on the questions that both were read on: one may have read only the first of them."""
+    shared = {row.qid for row in new} & {row.qid for row in old}
+    return [row for row in new if row.qid in shared], [row for row in old if row.qid in shared]
 
 
 def baseline_predictions(questions: Sequence[Question], verdicts: Sequence[str], *, model: str) -> list[Prediction]:
@@ -86,8 +91,6 @@ def baseline_predictions(questions: Sequence[Question], verdicts: Sequence[str],
     ]
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
     """One comparison over several runs: each run's own figures, and all of them together."""
@@ -103,7 +106,7 @@ def pool_comparisons(runs: Sequence[tuple[Mapping[str, str], str, Sequence[Predi
     for claim in CLAIMS:
         if not all(claim.new in each and claim.old in each for each in cells):
             continue
-        pairs = [(each[claim.new], each[claim.old]) for each in cells]
+        pairs = [_both_answered(each[claim.new], each[claim.old]) for each in cells]
         single = tuple(compare(claim.name, new, old, resamples=resamples, seed=seed, claim=claim.claim) for new, old in pairs)
         pooled.append(Pooled(runs=single, together=compare_pooled(claim.name, pairs, resamples=resamples, seed=seed, claim=claim.claim)))
     return pooled

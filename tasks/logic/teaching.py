@@ -12,9 +12,7 @@ from tasks.logic.benchmarks import Benchmark
 
 def asks_for(rows: Sequence[Drafted], *, benchmark: Benchmark, samples: int, hint: bool) -> list[Ask]:
     """`samples` asks a question; with `hint` the gold facts stand in the prompt, which makes another ledger key."""
-    return [
-        Ask(qid=row.qid, sample=sample, messages=benchmark.teacher_messages(row, hint=hint), hinted=hint) for row in rows for sample in range(samples)
-    ]
+    return [Ask(qid=row.qid, sample=sample, messages=benchmark.teacher_messages(row, hint=hint), hinted=hint) for row in rows for sample in range(samples)]
 
 
 def disagreements(rows: Sequence[Drafted], taught: Sequence[Taught]) -> list[Drafted]:
@@ -24,7 +22,7 @@ def disagreements(rows: Sequence[Drafted], taught: Sequence[Taught]) -> list[Dra
 
 
 def taught_rows(rows: Sequence[Drafted], answers: Sequence[Answer], *, benchmark: Benchmark) -> list[Taught]:
-    """One row an answer, in the order asked. The clarifying questions are the teacher's wording, else the draft's own."""
+    """One row an answer, in the order asked. Clarifying questions are kept as far as the teacher answered them, in its wording."""
     by_qid = {row.qid: row for row in rows}
     return [_taught(by_qid[answer.ask.qid], answer, benchmark) for answer in answers]
 
@@ -32,7 +30,6 @@ def taught_rows(rows: Sequence[Drafted], answers: Sequence[Answer], *, benchmark
 def _taught(row: Drafted, answer: Answer, benchmark: Benchmark) -> Taught:
     parsed = benchmark.parse_teacher_reply(answer.text)
     usable = answer.outcome == Outcome.OK
-    repaired = bool(parsed.asked)
     return Taught(
         **{field.name: getattr(row, field.name) for field in fields(Drafted)},
         sample=answer.ask.sample,
@@ -40,9 +37,9 @@ def _taught(row: Drafted, answer: Answer, benchmark: Benchmark) -> Taught:
         outcome=answer.outcome,
         verdict=parsed.verdict if usable else Verdict.UNPARSED,
         reasoning=parsed.reasoning if usable else "",
-        asked=parsed.asked if repaired else row.draft_questions,
+        asked=parsed.asked,
         answered=parsed.answered,
-        asked_source="teacher" if repaired and set(parsed.asked) != set(row.draft_questions) else "draft",
+        asked_source="draft" if parsed.asked and set(parsed.asked) <= set(row.draft_questions) else "teacher",
         hinted=answer.ask.hinted,
         teacher=answer.model,
         note=answer.note,

@@ -71,9 +71,7 @@ def completion_log_probs(model: Any, batch: Batch) -> CompletionLogProbs:
     width = mask.shape[1]
     kept = width - int(mask.any(dim=0).int().argmax())
     with arithmetic(model):
-        logits = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept + 1, use_cache=False
-        ).logits[:, :-1]
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept + 1, use_cache=False).logits[:, :-1]
     targets = batch["input_ids"][:, -kept:]
     logits = logits.float()
     chosen = logits.gather(dim=2, index=targets.unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=2)

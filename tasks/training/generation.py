@@ -128,31 +128,46 @@ def _completion(student: Student, request: Request, ids: list[int], stops: set[i
 
 
 def _choose(student: Student, requests: Sequence[Request], indices: list[int], *, batch_size: int, tick: Tick) -> dict[int, Completion]:
-    """Completions whose margin is log P(any yes choice) - log P(any no choice), each choice read after prompt and prefix."""
+    """Completions whose margin is log P(any yes choice) - log P(any no choice), each choice read after prompt and prefix.
+
+    Where every choice is one token, one look at the next token scores them all; else each choice is a row of its own.
+    """
     rows: list[Tokens] = []
-    spans: dict[int, tuple[int, int]] = {}
+    spans: dict[int, slice] = {}
     for index in indices:
         request = requests[index]
         if not request.no_choices:
             raise GuardError(f"Request {request.qid} has yes choices but no no-choices, so it has no margin; give both")
-        spans[index] = (len(rows), len(rows) + len(request.yes_choices))
+        spans[index] = slice(len(rows), len(rows) + len(request.yes_choices) + len(request.no_choices))
         rows += [_choice(student, request, choice) for choice in (*request.yes_choices, *request.no_choices)]
     scores = torch.zeros(len(rows), dtype=torch.float64)
-    answered = 0
-    for picked, totals in score_completions(student.model, rows, pad=_pad(student), batch_size=batch_size):
-        scores[picked] = totals.double()
-        answered += len(picked)
+    if all(row.completion == 1 for row in rows):
+        _score_next_tokens(student, rows, [spans[index] for index in indices], scores, batch_size=batch_size)
+    else:
+        for picked, totals in score_completions(student.model, rows, pad=_pad(student), batch_size=batch_size):
+            scores[picked] = totals.double()
     replies = {}
     for index in indices:
-        request, (start, middle) = requests[index], spans[index]
-        yes, no = scores[start:middle], scores[middle : middle + len(request.no_choices)]
-        margin = float(yes.logsumexp(0) - no.logsumexp(0))
+        request, found = requests[index], scores[spans[index]]
+        margin = float(found[: len(request.yes_choices)].logsumexp(0) - found[len(request.yes_choices) :].logsumexp(0))
         said = request.yes_choices[0] if margin > 0 else request.no_choices[0]
         text = request.prefix + said
         replies[index] = Completion(qid=request.qid, arm=request.arm, sample=request.sample, text=text, tokens=0, cut=False, margin=margin)
     if indices:
         tick(len(indices))
     return replies
+
+
+def _score_next_tokens(student: Student, rows: Sequence[Tokens], spans: Sequence[slice], scores: Tensor, *, batch_size: int) -> None:
+    """Fill `scores` for rows that end in one choice token: the rows of a span share everything before it, so one context serves them all."""
+    contexts = [Tokens(ids=rows[span.start].ids[:-1], prompt=0) for span in spans]
+    for start in range(0, len(spans), batch_size):
+        batch = {name: tensor.to(student.device) for name, tensor in pad_left(contexts[start : start + batch_size], pad=_pad(student)).items()}
+        positions = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+        with torch.no_grad(), arithmetic(student.model):
+            logits = student.model(**batch, position_ids=positions, logits_to_keep=1, use_cache=False).logits[:, -1].float().log_softmax(dim=1).cpu()
+        for found, span in zip(logits, spans[start : start + batch_size], strict=True):
+            scores[span] = found[[row.ids[-1] for row in rows[span]]].double()
 
 
 def _choice(student: Student, request: Request, choice: str) -> Tokens:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.failures import StudentError
@@ -28,10 +29,17 @@ class Tokens:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """The text a student sees: one user turn of its chat template, ready to be answered; plain text and a newline where it has no template."""
+    """The text a student sees: one user turn of its chat template, ready to be answered; plain text and a newline where it has no template.
+
+    The system turn is empty: some templates put a publisher's greeting there, which every row would pay for. Templates that take no system turn get none.
+    """
     if tokenizer.chat_template is None:
         return prompt + "\n"
-    return str(tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True))
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except TemplateError:
+        return str(tokenizer.apply_chat_template(turns[1:], tokenize=False, add_generation_prompt=True))
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

@@ -17,7 +17,7 @@ def tokenizer(tiny: Path) -> PreTrainedTokenizerBase:
 
 
 def test_training_text_is_the_chat_that_the_template_itself_would_write(tokenizer):
-    turns = [{"role": "user", "content": "Is it heavy?"}, {"role": "assistant", "content": "Answer: Yes"}]
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": "Is it heavy?"}, {"role": "assistant", "content": "Answer: Yes"}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
     row = tokenize_example(tokenizer, prompt="Is it heavy?", completion="Answer: Yes")
     assert tokenizer.decode(row.ids) == whole.rstrip("\n")
@@ -26,6 +26,18 @@ def test_training_text_is_the_chat_that_the_template_itself_would_write(tokenize
 
 def test_the_template_ends_a_turn_with_another_token_than_the_text(tokenizer):
     assert tokenizer.convert_ids_to_tokens(end_ids(tokenizer)) == ["<|end|>", "<|stop|>"]
+
+
+def test_a_publishers_greeting_is_left_out(tokenizer):
+    greeting = "{% if messages[0]['role'] != 'system' %}<|system|>You are Ada, made by Babbage.<|end|>{% endif %}"
+    tokenizer.chat_template = greeting + tokenizer.chat_template
+    assert "Babbage" not in render_prompt(tokenizer, "Is it heavy?")
+
+
+def test_a_template_without_a_system_turn_gets_none(tokenizer):
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    assert render_prompt(tokenizer, "Is it heavy?") == "<|user|>\nIs it heavy?<|end|>\n<|assistant|>\n"
 
 
 def test_without_a_template_a_prompt_is_a_line_of_plain_text(tokenizer):

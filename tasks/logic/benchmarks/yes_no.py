@@ -18,7 +18,7 @@ DIRECT_PREFIX = "Answer:"
 YES_CHOICES = (" Yes", " yes", " YES")
 NO_CHOICES = (" No", " no", " NO")
 _ASKED, _ANSWERED, _REASONING, _FINAL = "Clarifying questions:", "Answers:", "Reasoning:", "Final answer:"
-_SKELETON = f"Write clarifying questions, answers, reasoning, then `{_FINAL} Yes` or `{_FINAL} No`."
+_SKELETON = f"Write clarifying questions, answers, reasoning and `{_FINAL} Yes` or `No`."
 _HEADING = re.compile(rf"^({_ASKED}|{_ANSWERED}|{_REASONING}|{_FINAL})", re.IGNORECASE | re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])?\s*(.*\S)", re.MULTILINE)
 _CLARIFYING = re.compile(r"^[\s>#*_]*(?:clarifying\s+)?questions?[*_\s]*(?:\d+[*_\s]*)?:", re.IGNORECASE | re.MULTILINE)
@@ -87,8 +87,8 @@ def skeleton(*, asked: Sequence[str], answered: Sequence[str], reasoning: str, a
 
     A section that would be empty is left out, and so is reasoning that only repeats the answers.
     """
-    parts = [f"{_ASKED}\n{_numbered(asked)}"] if asked else []
-    parts += [f"{_ANSWERED}\n{_numbered(answered)}"] if answered else []
+    parts = [f"{_ASKED}\n{_listed(asked)}"] if asked else []
+    parts += [f"{_ANSWERED}\n{_listed(answered)}"] if answered else []
     parts += [f"{_REASONING} {_line(reasoning)}"] if reasoning.strip() and _line(reasoning) != _line(" ".join(answered)) else []
     return "\n".join([*parts, f"{_FINAL} {word(answer)}"])
 
@@ -115,8 +115,9 @@ def parse_draft(text: str) -> ParsedDraft:
     return ParsedDraft(verdict=parse_verdict(_ASKING.sub("", _CLARIFYING.sub("", said))), questions=kept)
 
 
-def _numbered(items: Sequence[str]) -> str:
-    return "\n".join(f"{index}. {_line(item)}" for index, item in enumerate(items, start=1))
+def _listed(items: Sequence[str]) -> str:
+    """One item a line, without numbers: they carry nothing and cost a student three tokens each."""
+    return "\n".join(_line(item) for item in items)
 
 
 def _items(body: str) -> tuple[str, ...]:

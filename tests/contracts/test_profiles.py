@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.contracts.failures import ProfileError
+from tasks.contracts.profiles import load_profile
+
+PROJECT = Path(__file__).resolve().parents[2]
+PROFILES = PROJECT / "deployments" / "profiles"
+STRATEGYQA = {"recipe.sample.path": "someone/strategyqa", "recipe.teacher.recordings": []}
+
+
+def load(name: str = "demo", **overrides: Any):
+    return load_profile(name, folder=PROFILES, overrides={path.replace("__", "."): value for path, value in overrides.items()})
+
+
+def faults(overrides: dict[str, Any], name: str = "demo") -> tuple[str, ...]:
+    with pytest.raises(ProfileError) as caught:
+        load_profile(name, folder=PROFILES, overrides=overrides)
+    return caught.value.faults
+
+
+@pytest.mark.parametrize("name", ["demo", "pocketqa"])
+def test_built_in_profiles_load_as_they_are(name: str) -> None:
+    assert load(name).name == name
+
+
+def test_strategyqa_profiles_say_what_they_need_from_the_user(tmp_path: Path) -> None:
+    assert ["recipe.sample.path" in fault or "recordings" in fault for fault in faults({}, "strategyqa-recorded")] == [True, True]
+    recording = tmp_path / "replies.jsonl"
+    recording.write_text("", encoding="utf-8")
+    given = {"recipe.sample.path": "someone/strategyqa", "recipe.teacher.recordings": [str(recording)]}
+    assert load_profile("strategyqa-recorded", folder=PROFILES, overrides=given).recipe.teacher.kind == "recorded"
+    eight = load_profile("strategyqa-8gb", folder=PROFILES, overrides={"recipe.sample.path": "someone/strategyqa"})
+    assert eight.recipe.student.model == "microsoft/Phi-3.5-mini-instruct"
+
+
+def test_every_profile_has_a_deployment() -> None:
+    deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    full = {each["name"] for each in deployed if each["entrypoint"].startswith("flows/full_pipeline.py")}
+    assert full == {path.stem for path in PROFILES.glob("*.yaml")}
+    assert {each["name"] for each in deployed} - full == {"teach", "train", "evaluate"}
+
+
+def test_all_faults_are_told_at_once() -> None:
+    told = faults({"recipe.sed": 1, "recipe.sft.epochs": "many", "recipe.draft.model": 3})
+    assert len(told) == 3
+    assert told[0] == "override recipe.sed: no such key; did you mean recipe.seed?"
+    assert any(fault.startswith("recipe.sft.epochs:") and "'many'" in fault for fault in told)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"recipe.sft.effective_batch": 7}, "is not a multiple of execution.train.device_batch 8"),
+        ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
+        ({"recipe.teacher.kind": "recorded"}, "needs at least one JSONL file"),
+        ({"recipe.teacher.recordings": ["nowhere.jsonl"]}, "no such file nowhere.jsonl"),
+        ({"recipe.teacher.error_rate": None}, "needs error_rate and no_bias"),
+        ({"recipe.sample.path": "x.json"}, "pocketqa is built in"),
+        ({"recipe.sample.dev": 0}, "give train, dev and test a size"),
+        ({"recipe.align.phases": []}, "recipe.align.phases"),
+        ({"recipe.benchmark": "strategyqa"}, "recipe.sample.split"),
+        ({"execution.train.device": "tpu"}, "execution.train.device"),
+    ],
+)
+def test_contradictions_are_explained(overrides: dict[str, Any], words: str) -> None:
+    assert any(words in fault for fault in faults(overrides))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recipe: [", "cannot be read as YAML"),
+        ("just text", "must hold two sections"),
+        ("name: x\nrecipe: {}\nexecution: {}", "remove it"),
+        ("recipe: {}", "missing"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=words):
+        load_profile(str(path), folder=PROFILES, overrides={})
+
+
+def test_an_unknown_profile_names_the_known_ones() -> None:
+    assert "demo, pocketqa" in faults({}, "nonsense")[0]
+
+
+def test_nothing_in_a_profile_is_executed(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text(f"recipe: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\nexecution: {{}}", encoding="utf-8")
+    with pytest.raises(ProfileError):
+        load_profile(str(path), folder=PROFILES, overrides={})
+    assert not (tmp_path / "made").exists()
