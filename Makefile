@@ -23,8 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-demo: install  ## fetch the student and run the demo profile, about ten minutes on two cores
-	$(BIN)/socratune fetch demo
+demo: install  ## fetch the student and run the demo profile: under ten minutes on two cores
 	$(BIN)/socratune run demo
 
 lint: install

@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `socratune fetch PROFILE`, `socratune score BENCHMARK`, `socratune pool RUN...`."""
+"""The command line: `socratune run PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`."""
 
 from __future__ import annotations
 
@@ -88,9 +88,20 @@ def score(
 
 
 @app.command()
+def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")]) -> None:
+    """Print a finished run's results, comparisons and class shares as Markdown."""
+    from tasks.runs import show_run
+
+    try:
+        typer.echo(show_run(run_folder))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
 def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs, one a seed")]) -> None:
     """Pool the comparisons of several runs (seeds) of one profile: seeds and questions are resampled together."""
-    from tasks.pool import pool_runs
+    from tasks.runs import pool_runs
 
     try:
         typer.echo(pool_runs(runs))

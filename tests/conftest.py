@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,11 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def schooled_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student whose answers have verdicts."""
+    from tests.schooled_student import make_schooled_student
+
+    return make_schooled_student(tmp_path_factory.mktemp("schooled"))

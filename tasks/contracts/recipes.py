@@ -138,7 +138,7 @@ class Headlines(_Section):
 
 
 class Grade(_Section):
-    """What is measured. Headline arms read every question, but for the aligned model its first `aligned_questions`; side arms read `arm_questions` (0 = all)."""
+    """What is measured. Headline arms read every question, the aligned model the first `aligned_questions`, side arms `arm_questions`; 0 = all."""
 
     split: Literal["dev", "test"]
     headline: Headlines

@@ -68,12 +68,12 @@ def pooled_bootstrap(runs: Sequence[Mapping[str, int]], *, resamples: int, seed:
     qids = sorted({qid for run in runs for qid in run})
     change = np.array([[run.get(qid, 0) for qid in qids] for run in runs], dtype=np.float64)
     present = np.array([[qid in run for qid in qids] for run in runs], dtype=np.float64)
-    random = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     draws: list[npt.NDArray[np.float64]] = []
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        questions = random.multinomial(len(qids), np.full(len(qids), 1 / len(qids)), size=size)
-        seeds = random.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=size)
+        questions = generator.multinomial(len(qids), np.full(len(qids), 1 / len(qids)), size=size)
+        seeds = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=size)
         total = (seeds * (questions @ change.T)).sum(axis=1)
         count = (seeds * (questions @ present.T)).sum(axis=1)
         draws.append(total[count > 0] / count[count > 0])  # a draw without a single answer is no draw

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from tasks.training.student import arithmetic
 from tasks.training.tokens import Tokens
@@ -73,8 +74,7 @@ def completion_log_probs(model: Any, batch: Batch) -> CompletionLogProbs:
     with arithmetic(model):
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept + 1, use_cache=False).logits[:, :-1]
     targets = batch["input_ids"][:, -kept:]
-    logits = logits.float()
-    chosen = logits.gather(dim=2, index=targets.unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=2)
+    chosen = -cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
     mask = mask[:, -kept:]
     return CompletionLogProbs(per_token=chosen.masked_fill(~mask, 0.0), mask=mask)
 

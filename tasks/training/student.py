@@ -57,6 +57,7 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
             dtype=_DTYPES[weights.dtype],
             quantization_config=_nf4(weights) if weights.quantization == "nf4" else None,
             device_map={"": place},
+            attn_implementation="sdpa" if place.type == "cuda" else "eager",  # on a CPU, torch's fused attention has a backward ten times slower
             trust_remote_code=False,
             local_files_only=True,
         )
@@ -64,6 +65,8 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
         raise StudentError(f"{source} cannot be loaded as a causal language model ({error}); delete the folder and fetch the student again") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # A strided input would make the head a batched product, which copies its weights once a row on a CPU.
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     # Published generation settings (repetition penalty, top-k, ...) would make scores depend on the student's publisher.
     model.generation_config = GenerationConfig(eos_token_id=end_ids(tokenizer), pad_token_id=tokenizer.pad_token_id)  # type: ignore[no-untyped-call]
     if weights.quantization == "nf4":

@@ -11,13 +11,6 @@ from tasks.gateways.simulated_teacher import SimulatedServer, serve_simulated
 from tests.flows.pipeline import Pipeline
 
 
-@pytest.fixture(scope="session")
-def schooled_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.schooled_student import make_schooled_student
-
-    return make_schooled_student(tmp_path_factory.mktemp("schooled"))
-
-
 @pytest.fixture(scope="module")
 def teacher() -> Iterator[tuple[SimulatedServer, str]]:
     server = SimulatedServer(error_rate=0.3, no_bias=0.8)

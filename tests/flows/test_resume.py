@@ -45,29 +45,29 @@ def test_kill_in_teach_pays_nothing_twice(pipeline: Pipeline, teacher: tuple[Sim
     server, _ = teacher
     pipeline.changes |= SLOW_PACE
     pipeline.kill_when(lambda: replies(pipeline.root) >= 5, until="teach")
-    kept, sent, before = replies(pipeline.root), server.stats()["calls"], pipeline.artifacts()
+    kept, sent, before = replies(pipeline.root), server.calls, pipeline.artifacts()
     assert kept >= 5
     for path in SLOW_PACE:
         del pipeline.changes[path]
     pipeline.run(until="teach")
-    stats = server.stats()
-    assert stats["duplicates"] <= sent - kept <= IN_FLIGHT
+    paid_twice = sum(server.seen.values()) - len(server.seen)
+    assert paid_twice <= sent - kept <= IN_FLIGHT
     assert before.items() <= pipeline.artifacts().items()
 
 
 @pytest.mark.parametrize("stage", ["finetune", "align"])
 def test_kill_in_training_leaves_no_orphan_and_keeps_earlier_stages(pipeline: Pipeline, teacher: tuple[SimulatedServer, str], stage: str) -> None:
     server, _ = teacher
-    calls = server.stats()["calls"]
+    calls = server.calls
     children = pipeline.kill_when(lambda: training(pipeline.root, stage), until="train")
-    assert any("tasks.training.worker" in " ".join(child.cmdline()) for child in children if child.is_running()) or children
+    assert children
     assert_gone(children)
     before = pipeline.artifacts()
     assert not any(name.startswith(f"models/{stage}") for name in before) or stage == "finetune"
     if stage == "align":
         pipeline.run()
     assert before.items() <= pipeline.artifacts().items()
-    assert server.stats()["calls"] == calls
+    assert server.calls == calls
 
 
 def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
@@ -83,10 +83,10 @@ def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
 
 def test_a_second_run_computes_nothing(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:
     server, _ = teacher
-    made, calls = pipeline.made_at(), server.stats()["calls"]
+    made, calls = pipeline.made_at(), server.calls
     pipeline.run(changes={"execution.train.generate_batch": 4, "execution.teacher.max_in_flight": 2, "execution.train.device_batch": 2})
     assert pipeline.made_at() == made
-    assert server.stats()["calls"] == calls
+    assert server.calls == calls
     summary = pipeline.summary()
     assert all(line["cached"] for line in summary["stages"])
     assert summary["teacher_usage"]["calls"] == 0

@@ -1,0 +1,93 @@
+"""The command line as a person meets it: help that teaches, errors that say what to do, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def test_help_shows_where_to_start() -> None:
+    said = invoke("--help").output
+    assert "socratune run demo" in said
+    assert {"run", "fetch", "score", "pool"} <= set(said.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "known ones: demo, pocketqa"),
+        (["demo", "--set", "recipe.sed=1"], "did you mean recipe.seed?"),
+        (["demo", "--set", "recipe.seed"], "write it as path=value"),
+        (["demo", "--set", "recipe.seed=[1"], "the value is not YAML"),
+        (["demo", "--until", "lunch"], "is not one of teach, train, evaluate, report"),
+        (["strategyqa-recorded"], "recipe.teacher.recordings"),
+    ],
+)
+def test_a_wrong_call_is_one_clear_error_and_writes_nothing(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("run", *arguments)
+    assert done.exit_code == 1
+    assert words in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.prefect
+def test_a_missing_key_is_told_before_any_call(tmp_path: Path, schooled_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    changes = {
+        "execution.root": tmp_path, "recipe.student.model": schooled_student, "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4o",
+        "recipe.sample.train": 2, "recipe.sample.dev": 4,
+    }  # fmt: skip
+    sets = [part for path, value in changes.items() for part in ("--set", f"{path}={value}")]
+    done = invoke("run", str(Path(__file__).parent / "profiles" / "tiny.yaml"), "--until", "teach", *sets)
+    assert done.exit_code == 1
+    assert "OPENAI_API_KEY" in done.output
+    assert not list((tmp_path / "data").glob("teach/*/artifact.json"))
+
+
+def test_score_prints_json(tmp_path: Path) -> None:
+    gold = [{"qid": "a", "question": "Is it?", "answer": True, "facts": []}, {"qid": "b", "question": "Was it?", "answer": False, "facts": []}]
+    (tmp_path / "gold.json").write_text(json.dumps(gold), encoding="utf-8")
+    (tmp_path / "pred.json").write_text(json.dumps({"a": {"answer": True}, "b": {"answer": True}}), encoding="utf-8")
+    done = invoke("score", "strategyqa", "--pred", str(tmp_path / "pred.json"), "--gold", str(tmp_path / "gold.json"))
+    assert json.loads(done.stdout)["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold", "words"),
+    [
+        ("{", "[]", "is not JSON"),
+        ("{}", '[{"qid": "a", "question": "Is it?"}]', "answer"),
+        ("{}", '[{"qid": "a", "question": "Q?", "answer": true}, {"qid": "a", "question": "R?", "answer": true}]', "a"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, pred: str, gold: str, words: str) -> None:
+    (tmp_path / "pred.json").write_text(pred, encoding="utf-8")
+    (tmp_path / "gold.json").write_text(gold, encoding="utf-8")
+    done = invoke("score", "strategyqa", "--pred", str(tmp_path / "pred.json"), "--gold", str(tmp_path / "gold.json"))
+    assert done.exit_code == 1
+    assert words in done.output
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    done = invoke("score", "strategyqa", "--pred", str(tmp_path / "none.json"), "--gold", str(tmp_path / "none.json"))
+    assert done.exit_code == 1
+    assert "none.json does not exist" in " ".join(done.output.split())
+
+
+def test_pooling_wants_finished_runs(tmp_path: Path) -> None:
+    done = invoke("pool", str(tmp_path))
+    assert done.exit_code == 1
+    assert "is not a finished run" in " ".join(done.output.split())
