@@ -36,7 +36,9 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
 
     questions, drafted = {}, {}
     for split, size in plan.splits.items():
-        questions[split] = await sample(run, benchmark=benchmark, split=split, size=size, seed=seed, source=plan.source, named_split=recipe.sample.split)
+        questions[split] = await sample(
+            run, benchmark=benchmark, split=split, size=size, seed=seed, source=plan.source, named_split=recipe.sample.split, kinds=recipe.sample.kinds
+        )
         drafted[split] = await draft(
             run, split=split, questions=questions[split], student=drafter, benchmark=benchmark,
             max_new_tokens=recipe.draft.max_new_tokens, numbers=recipe.student, seed=seed,

@@ -106,6 +106,8 @@ def _sample_faults(recipe: Recipe) -> list[str]:
         faults.append("recipe.sample.path: strategyqa needs its question file (JSON or JSONL) or a hub id; set it with --set recipe.sample.path=FILE")
     if sample.split not in ("hub", "finetune_cot", "author"):
         faults.append(f"recipe.sample.split: {sample.split!r} is not one of hub, finetune_cot, author")
+    if sample.kinds is not None:
+        faults.append("recipe.sample.kinds: strategyqa has no kinds; set it to null")
     if sample.entity_disjoint or {"entity_disjoint", "entity_prior"} & set(recipe.grade.controls):
         faults.append("recipe.grade.controls: entity controls exist for pocketqa only")
     return faults

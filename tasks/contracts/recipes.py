@@ -38,6 +38,7 @@ class Sample(_Section):
     dev: Count
     test: Count
     entity_disjoint: Count  # pocketqa only: questions between entities that no other split contains
+    kinds: tuple[str, ...] | None  # pocketqa only: these kinds of question; null = all
     path: str | None
     split: str | None
 
@@ -89,6 +90,7 @@ class Sft(_Section):
     warmup: Share
     effective_batch: Positive
     max_length: Positive
+    verdict_weight: Annotated[float, Field(ge=1.0)]  # factor on the loss of the verdict, one token among a hundred
     direct_weight: Share  # weight of the direct example trained beside each reasoning example in Track B; 0 = none
     lora: Lora
 
@@ -143,6 +145,7 @@ class Grade(_Section):
     split: Literal["dev", "test"]
     headline: Headlines
     aligned_questions: Count
+    side_arms: tuple[Literal["direct", "reasoning", "rewrite"], ...]
     arm_questions: Count
     max_new_tokens: Positive
     controls: tuple[Literal["facts_only", "shuffled_rationale", "entity_prior", "entity_disjoint"], ...]
@@ -250,7 +253,8 @@ def readings(grade: Grade) -> list[Reading]:
         Reading(
             model,
             grade.split,
-            {heads[model]: sizes.get(model, 0)} | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm != heads[model]},
+            {heads[model]: sizes.get(model, 0)}
+            | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm in grade.side_arms and arm != heads[model]},
         )
         for model in ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned", *controls)
     ]

@@ -32,6 +32,7 @@ from tasks.training.tokens import Tokens, tokenize_example
 from tasks.training.windows import WindowFeed, WindowOrder
 
 PROBE_ROWS = 2
+VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class SftRow:
 
     tokens: Tokens
     weight: float
+    verdict_weight: float  # factor on the verdict and the end token after it; 1 where there is no verdict
 
 
 class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
-    """SFTTrainer whose loss is sum(weight * nll of each completion token) / sum(weight of each completion token), over the whole optimiser step."""
+    """SFTTrainer whose loss is sum(weight * nll) / sum(weight) over all completion tokens of the whole optimiser step."""
 
     loss_is_scaled_for_ga = True  # type: ignore[assignment]  # the window's total is divided by, so accumulating must not divide again
 
@@ -66,14 +68,15 @@ class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Tensor]:
         """The micro-batches of one optimiser step and the total token weight that their losses are divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weight = sum(((batch["weights"] * batch["completion_mask"].sum(dim=1)).sum() for batch in batches), torch.zeros((), device=device))
+        weight = sum((batch["token_weights"].sum() for batch in batches), torch.zeros((), device=device))
         return batches, weight.clamp(min=1e-12)
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """This micro-batch's share of the step's loss, in nats per weighted token."""
-        nll = -completion_log_probs(model, inputs).total
-        total = (inputs["weights"] * inputs["completion_mask"].sum(dim=1)).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (nll * inputs["weights"]).sum() / total
+        per_token = completion_log_probs(model, inputs).per_token
+        weights = inputs["token_weights"]
+        total = weights.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = -(per_token * weights[:, -per_token.shape[1] :]).sum() / total
         self.raw_loss += float(loss.detach())
         return loss
 
@@ -86,8 +89,13 @@ class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
 
 
 def collate_weighted(picked: Sequence[SftRow], *, pad: int) -> dict[str, Tensor]:
-    """Left-padded batch with `weights` [rows]."""
-    return {**pad_right([row.tokens for row in picked], pad=pad), "weights": torch.tensor([row.weight for row in picked], dtype=torch.float32)}
+    """Right-padded batch with `token_weights` [rows, longest row], 0 outside completions."""
+    batch = pad_right([row.tokens for row in picked], pad=pad)
+    weights = batch["completion_mask"].float()
+    for index, row in enumerate(picked):
+        weights[index] *= row.weight
+        weights[index, len(row.tokens.ids) - VERDICT_TOKENS : len(row.tokens.ids)] *= row.verdict_weight
+    return {**batch, "token_weights": weights}
 
 
 def restore_precision(model: Any, kept: dict[str, Tensor]) -> None:
@@ -105,7 +113,7 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         raise GuardError(f"{step.examples} holds no examples, so there is nothing to train on; look at what curation dropped")
     set_seed(step.seed)
     student = _student(step, folder)
-    rows = [SftRow(tokenize_example(student.tokenizer, prompt=each.prompt, completion=each.completion), each.weight) for each in examples]
+    rows = [_row(student, each, verdict_weight=step.recipe.verdict_weight) for each in examples]
     guards = _preflight(step, student, examples, [row.tokens for row in rows])
     order = WindowOrder([len(row.tokens.ids) for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
@@ -142,6 +150,11 @@ def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms
     (partial / HISTORY).write_text(json.dumps({"history": list(curve), "completion_tokens": longest}, indent=1), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+
+
+def _row(student: Student, example: Example, *, verdict_weight: float) -> SftRow:
+    tokens = tokenize_example(student.tokenizer, prompt=example.prompt, completion=example.completion)
+    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight if example.answer else 1.0)
 
 
 def _student(step: SftStep, folder: Path) -> Student:

@@ -67,7 +67,15 @@ def requests(count: int) -> list[Request]:
 def sft_step(folder: Path, model: Path, rows: Sequence[Example], **changes: object) -> SftStep:
     write_rows(folder / "examples.parquet", rows, Example)
     recipe = Sft(
-        init="base", epochs=2, learning_rate=5e-3, warmup=0.1, effective_batch=8, max_length=200, direct_weight=0.0, lora=Lora(rank=4, alpha=8, dropout=0.1)
+        init="base",
+        epochs=2,
+        learning_rate=5e-3,
+        warmup=0.1,
+        effective_batch=8,
+        max_length=200,
+        verdict_weight=1.0,
+        direct_weight=0.0,
+        lora=Lora(rank=4, alpha=8, dropout=0.1),
     )
     step = SftStep(
         name="sft",

@@ -61,7 +61,7 @@ def step(tiny, tmp_path):
 
 
 def rows_of(student: Student, weight: float = 1.0) -> list[SftRow]:
-    return [SftRow(tokenize_example(student.tokenizer, prompt=row.prompt, completion=row.completion), weight) for row in examples(40)]
+    return [SftRow(tokenize_example(student.tokenizer, prompt=row.prompt, completion=row.completion), weight, 1.0) for row in examples(40)]
 
 
 def test_with_equal_weights_every_loss_is_that_of_stock_trl(tiny, tmp_path, step):

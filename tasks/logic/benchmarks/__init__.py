@@ -24,8 +24,8 @@ class Benchmark(Protocol):
     yes_choices: tuple[str, ...]
     no_choices: tuple[str, ...]
 
-    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
-        """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks that live in a file."""
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
+        """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks in a file, `kinds` for those that have kinds (None = all)."""
 
     def draft_prompt(self, question: str) -> str:
         """What the drafter is asked."""
@@ -98,16 +98,16 @@ class _PocketQA(_YesNo):
     template_rationale = staticmethod(pocketqa.rationale)
     entity_prior = staticmethod(pocketqa.entity_prior)
 
-    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """Generated questions; a built-in benchmark reads no file, so `rows` and `named_split` are not looked at."""
-        return Sampled(questions=pocketqa.sample(split=split, n=n, seed=seed), excluded={})
+        return Sampled(questions=pocketqa.sample(split=split, n=n, seed=seed, kinds=kinds), excluded={})
 
 
 class _StrategyQA(_YesNo):
     name = "strategyqa"
     template_rationale = staticmethod(teacher_talk.template_rationale)
 
-    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, split: str, n: int, seed: int) -> Sampled:
+    def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """Questions out of official rows under one of the three named splits."""
         return strategyqa.sample(rows=rows, named_split=named_split or "", split=split, n=n, seed=seed)
 

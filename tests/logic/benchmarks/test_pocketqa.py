@@ -150,3 +150,15 @@ def test_the_entity_prior_knows_names_only() -> None:
     strangers = pocketqa.entity_prior(train, POOLS["entity_disjoint"])
     assert set(strangers) == {"no"}
     assert pocketqa.entity_prior(train[:1], POOLS["entity_disjoint"][:1]) == [train[0].answer]
+
+
+def test_a_choice_of_kinds_asks_those_only() -> None:
+    kinds = ("died_before", "died_after", "heavier")
+    drawn = pocketqa.sample(split="train", n=40, seed=0, kinds=kinds)
+    assert {question.kind for question in drawn} == set(kinds)
+    assert abs(sum(question.answer == "yes" for question in drawn) - 20) <= 1
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(DataError, match="no kind wiser"):
+        pocketqa.sample(split="train", n=4, seed=0, kinds=("wiser",))

@@ -97,15 +97,15 @@ def test_an_unknown_split_lists_the_known_ones() -> None:
 
 def test_a_sample_is_stratified_and_says_when_the_file_lacks_the_split() -> None:
     benchmark = get_benchmark("strategyqa")
-    drawn = benchmark.sample(rows=ROWS, named_split="hub", split="train", n=100, seed=1)
-    everything = benchmark.sample(rows=ROWS, named_split="hub", split="train", n=0, seed=1)
+    drawn = benchmark.sample(rows=ROWS, named_split="hub", kinds=None, split="train", n=100, seed=1)
+    everything = benchmark.sample(rows=ROWS, named_split="hub", kinds=None, split="train", n=0, seed=1)
     share = sum(question.answer == "yes" for question in everything.questions) / len(everything.questions)
     assert abs(sum(question.answer == "yes" for question in drawn.questions) - 100 * share) <= 1
     assert drawn.excluded == everything.excluded
     with pytest.raises(DataError, match="at most 687"):
-        benchmark.sample(rows=ROWS, named_split="hub", split="test", n=688, seed=1)
+        benchmark.sample(rows=ROWS, named_split="hub", kinds=None, split="test", n=688, seed=1)
     with pytest.raises(DataError, match=re.escape("no question of the test split of author (it has: train")):
-        benchmark.sample(rows=ROWS, named_split="author", split="test", n=0, seed=1)
+        benchmark.sample(rows=ROWS, named_split="author", kinds=None, split="test", n=0, seed=1)
 
 
 GOLD = [{"qid": name, "answer": label} for name, label in (("a", True), ("b", False), ("c", True), ("d", False))]

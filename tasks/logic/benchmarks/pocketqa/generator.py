@@ -6,9 +6,11 @@ import hashlib
 import heapq
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Question
 from tasks.logic.benchmarks.pocketqa.comparisons import ATTRIBUTES, COMPARISONS, WORDINGS, Comparison, Wording, capitalised
 from tasks.logic.benchmarks.yes_no import Rationale
@@ -29,14 +31,16 @@ class Pair:
     split: str
 
 
-def sample(*, split: str, n: int, seed: int) -> list[Question]:
-    """`n` questions of `split` (0 = all there are), seeded.
+def sample(*, split: str, n: int, seed: int, kinds: Sequence[str] | None = None) -> list[Question]:
+    """`n` questions of `split` (0 = all there are), seeded; only of `kinds` where given.
 
     Which pairs belong to a split depends on neither n nor seed. The draw takes next the pair whose entities were asked about least so far, so a small
     draw already covers the entities; yes and no differ by at most one in every kind; a smaller draw is the beginning of a larger one.
-    Raises DataError, naming the maximum, when there are fewer than n.
+    Raises DataError, naming the maximum, when there are fewer than n, and for a kind that does not exist.
     """
-    draw = _Draw(split=split, seed=seed)
+    if unknown := sorted(set(kinds or ()) - set(WORDINGS)):
+        raise DataError(f"recipe.sample.kinds: pocketqa has no kind {', '.join(unknown)}; it has {', '.join(sorted(WORDINGS))}")
+    draw = _Draw(split=split, seed=seed, kinds=frozenset(WORDINGS if kinds is None else kinds))
     questions: list[Question] = []
     while (n == 0 or len(questions) < n) and (question := draw.next()) is not None:
         questions.append(question)
@@ -144,8 +148,9 @@ _Entry = tuple[int, int, float, int]  # how often both entities were asked about
 class _Draw:
     """A draw in progress: how often each entity and each (kind, answer) came up, and heaps of the pairs still to be had."""
 
-    def __init__(self, *, split: str, seed: int) -> None:
+    def __init__(self, *, split: str, seed: int, kinds: frozenset[str]) -> None:
         self._seed = seed
+        self._kinds = kinds
         self._pool = [pair for pair in pairs() if pair.split == split]
         self._asked: Counter[str] = Counter()
         self._tally: Counter[tuple[str, str]] = Counter()
@@ -188,6 +193,7 @@ class _Draw:
                 answer,
             )
             for wording in comparison.wordings
+            if wording.kind in self._kinds
             for answer, other in (("yes", "no"), ("no", "yes"))
             if tally[wording.kind, answer] <= tally[wording.kind, other]
         ]
