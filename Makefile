@@ -41,7 +41,6 @@ up: install  ## start a Prefect server, a work pool and a worker; deploy; say wh
 	export PREFECT_API_URL=$(API); set -e; \
 	$(BIN)/prefect work-pool create local --type process --overwrite; \
 	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local; \
-	$(BIN)/prefect gcl inspect teacher >/dev/null 2>&1 || $(BIN)/prefect gcl create teacher --limit 1; \
 	$(BIN)/prefect automation inspect dead-runs >/dev/null 2>&1 || $(BIN)/prefect automation create --from-file deployments/automations/dead-runs.yaml; \
 	$(BIN)/prefect --no-prompt deploy --all; \
 	nohup $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid
