@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.evaluate import evaluate
 from flows.full_pipeline import full_pipeline
@@ -49,12 +49,14 @@ class _Bars:
 
 def _report_panel(report: Any) -> RenderableType:
     summary = read_summary(report)
-    table = Table("model", "arm", "n", "accuracy", "95 % interval", "yes-rate", "unparsed", title=f"{summary['profile']} on {summary['split']}")
+    table = Table(
+        Column("model", overflow="fold"), "arm", "n", "accuracy", "95 % interval", "yes-rate", "unparsed", title=f"{summary['profile']} on {summary['split']}"
+    )
     for name, model in summary["models"].items():
         cell = model["arms"][model["headline"]]
         interval = f"{cell['ci_low']:.1%} to {cell['ci_high']:.1%}"
         table.add_row(name, model["headline"], str(cell["n"]), f"{cell['accuracy']:.1%}", interval, f"{cell['yes_rate']:.1%}", str(cell["unparsed"]))
-    compared = Table("comparison", "difference", "95 % interval", "p (Holm)", "verdict")
+    compared = Table(Column("comparison", overflow="fold"), "difference", "95 % interval", "p (Holm)", "verdict")
     for each in summary["comparisons"]:
         interval = f"{100 * each['ci_low']:+.1f} to {100 * each['ci_high']:+.1f} pp"
         compared.add_row(each["name"], f"{100 * each['difference']:+.1f} pp", interval, f"{each['p_holm']:.2g}", each["verdict"])

@@ -207,7 +207,7 @@ def _staged(
 
         async def run() -> Any:
             work = Work(context, address, label)
-            lock = FileLock(context.root.work_folder(address) / LOCK)
+            lock = FileLock(context.root.work_folder(address) / LOCK, thread_local=False)  # taken in one thread, released in another
             await asyncio.to_thread(lock.acquire)
             try:
                 made_meanwhile = find(context.root, address)

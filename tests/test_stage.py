@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -138,3 +139,19 @@ async def test_progress_reaches_the_listener(tmp_path: Path) -> None:
     with listen(heard.append):
         await chain(str(tmp_path), "hello")
     assert {each.stage for each in heard} == {"write hello", "copy"}
+
+
+async def test_a_finished_stage_holds_no_lock(tmp_path: Path) -> None:
+    await chain(str(tmp_path), "hello")
+    locks = list(tmp_path.glob("data/.work/*/lock"))
+    assert len(locks) == 2
+    for path in locks:
+        with FileLock(path, timeout=0):
+            assert path.is_file()
+
+
+async def test_two_runs_at_once_compute_once(tmp_path: Path) -> None:
+    CALLS.clear()
+    one, other = await asyncio.gather(chain(str(tmp_path), "hello"), chain(str(tmp_path), "hello"))
+    assert one[:2] == other[:2]
+    assert sorted(CALLS) == ["copy", "hello"]

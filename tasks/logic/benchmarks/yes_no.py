@@ -15,8 +15,8 @@ from tasks.logic.answers import own_text, parse_verdict, turn
 
 DRAFT_PREFIX = "Questions:"
 DIRECT_PREFIX = "Answer:"
-YES_CHOICES = (" Yes", " yes", " YES")
-NO_CHOICES = (" No", " no", " NO")
+YES_CHOICES = (" Yes", " yes")  # all-capitals forms are several tokens in most vocabularies, would need a forward each, and no prompt shows them
+NO_CHOICES = (" No", " no")
 _ASKED, _ANSWERED, _REASONING, _FINAL = "Clarifying questions:", "Answers:", "Reasoning:", "Final answer:"
 _SKELETON = f"Write clarifying questions, answers, reasoning and `{_FINAL} Yes` or `No`."
 _HEADING = re.compile(rf"^({_ASKED}|{_ANSWERED}|{_REASONING}|{_FINAL})", re.IGNORECASE | re.MULTILINE)
