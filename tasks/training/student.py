@@ -52,7 +52,7 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
     source, place = folder / weights.model, choose_device(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=_DTYPES[weights.dtype],
             quantization_config=_nf4(weights) if weights.quantization == "nf4" else None,
