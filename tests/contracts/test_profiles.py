@@ -56,7 +56,7 @@ def test_all_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"recipe.sft.effective_batch": 7}, "is not a multiple of execution.train.device_batch 8"),
+        ({"recipe.sft.effective_batch": 7}, "is not a multiple of execution.train.device_batch"),
         ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
         ({"recipe.teacher.kind": "recorded"}, "needs at least one JSONL file"),
         ({"recipe.teacher.recordings": ["nowhere.jsonl"]}, "no such file nowhere.jsonl"),
