@@ -32,7 +32,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint  ## ruff, mypy and every test that needs neither a GPU nor a key
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 up: install  ## start a Prefect server, a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)
