@@ -16,7 +16,7 @@ from tasks.logic.benchmarks import pocketqa, yes_no
 from tests.tiny_student import make_tiny_student
 
 STEPS, BATCH = 60, 8
-VERDICTS = ("Final answer: Yes<|stop|>", "Final answer: No<|stop|>")
+VERDICTS = ("So it is.\nFinal answer: Yes<|stop|>", "So it is.\nFinal answer: No<|stop|>")
 
 
 def make_schooled_student(folder: Path) -> Path:
@@ -25,7 +25,8 @@ def make_schooled_student(folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rng = random.Random(0)
-    lessons = [(_turn(tokenizer, row.question), rng.choice(VERDICTS)) for row in pocketqa.sample(split="train", n=48, seed=9)]
+    questions = pocketqa.sample(split="train", n=48, seed=9)
+    lessons = [(_turn(tokenizer, row.question), VERDICTS[index // 2 % 2]) for index, row in enumerate(questions)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(STEPS):
         loss = model(**_batch(tokenizer, rng.sample(lessons, BATCH))).loss

@@ -7,6 +7,7 @@ the teacher's own agrees with gold, the reply it gave knowing the answer is used
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -97,15 +98,14 @@ def check_balance(steps: Sequence[FilterStep], *, max_shift: float) -> None:
 
 
 def assign_roles(questions: Sequence[Question], *, pair_share: float, seed: int) -> dict[str, str]:
-    """Role "sft" or "pair" by qid: the same share of every (kind, answer), stable when questions are added elsewhere."""
-    strata: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for question in questions:
-        strata[question.kind, question.answer].append(question.qid)
+    """Role "sft" or "pair" by qid: within each class every (1 / pair_share)-th question, kinds in turn, so that small strata are not rounded away."""
     roles: dict[str, str] = {}
-    for qids in strata.values():
-        ordered = sorted(qids, key=lambda qid: hashlib.sha256(f"{seed}:{qid}".encode()).digest())
-        held = round(len(ordered) * pair_share)
-        roles.update({qid: "pair" if rank < held else "sft" for rank, qid in enumerate(ordered)})
+    for answer in sorted({question.answer for question in questions}):
+        members = [question for question in questions if question.answer == answer]
+        ordered = sorted(members, key=lambda each: (each.kind, hashlib.sha256(f"{seed}:{each.qid}".encode()).digest()))
+        for rank, question in enumerate(ordered):
+            held = math.floor((rank + 1) * pair_share) > math.floor(rank * pair_share)
+            roles[question.qid] = "pair" if held else "sft"
     return roles
 
 

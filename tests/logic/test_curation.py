@@ -61,7 +61,9 @@ def test_samples_that_say_the_same_count_once() -> None:
 def test_roles_split_every_class_alike(n: int, share: float, seed: int) -> None:
     asked = questions(n)
     roles = assign_roles(asked, pair_share=share, seed=seed)
-    strata = {(row.kind, row.answer) for row in asked}
-    for kind, answer in strata:
-        members = [row.qid for row in asked if (row.kind, row.answer) == (kind, answer)]
-        assert abs(sum(roles[qid] == "pair" for qid in members) - share * len(members)) <= 0.5
+    for answer in ("yes", "no"):
+        members = [row for row in asked if row.answer == answer]
+        assert abs(sum(roles[row.qid] == "pair" for row in members) - share * len(members)) < 1
+        for kind in {row.kind for row in members}:
+            own = [row for row in members if row.kind == kind]
+            assert abs(sum(roles[row.qid] == "pair" for row in own) - share * len(own)) < 2

@@ -84,14 +84,14 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
 def run_view(facts: RunFacts, made: Mapping[str, Any]) -> ReportView:
     """What report.html shows, beside the summary `made`."""
     histories = {each.name.removeprefix("finetune "): each.summary["history"] for each in facts.artifacts if each.name.startswith("finetune ")}
-    aligned = facts.named("align").summary
+    aligned, preferred = facts.named("align").summary, _was_aligned(facts)
     changes = "".join(f" --set {path}={value}" for path, value in facts.overrides.items())
     return ReportView(
         summary=made,
         generated_at=facts.generated_at,
         command=f"socratune run {facts.profile.name}{changes}",
         curves=tuple(LossCurve(model=name, points=tuple((each["step"], each["loss"]) for each in points)) for name, points in histories.items() if points),
-        margins=tuple(MarginPoint(step=each["step"], a=each["a"], b=each["b"], d=each["gap"]) for each in aligned["history"]),
+        margins=tuple(MarginPoint(step=each["step"], a=each["a"], b=each["b"], d=each["gap"]) for each in aligned["history"] if preferred),
         selection=_selection(facts),
         transcripts=_transcripts(facts),
         provenance=tuple(_provenance(each) for each in facts.artifacts),
@@ -133,12 +133,19 @@ def _provenance(made: Made) -> Provenance:
 
 def _selection(facts: RunFacts) -> tuple[EpochChoice, ...]:
     """The epochs of preference training as they were read on dev."""
+    if not _was_aligned(facts):
+        return ()
     aligned = facts.named("align").summary
     phases = ["start", *(words for phase in facts.profile.recipe.align.phases for words in [_in_words(phase)] * phase.epochs)]
     return tuple(
         EpochChoice(epoch=each["epoch"], phase=phases[each["epoch"]], correct=each["correct"], n=each["n"], kept=each["epoch"] == aligned["kept_epoch"])
         for each in aligned["selection"]
     )
+
+
+def _was_aligned(facts: RunFacts) -> bool:
+    """Whether there were pairs to align with; else the aligned model is Track B itself."""
+    return bool(facts.named("align").record["stage"] == "align")
 
 
 def _in_words(phase: Phase) -> str:
@@ -170,10 +177,15 @@ def _notes(facts: RunFacts) -> tuple[str, ...]:
     student = facts.named(f"student {recipe.student.model}").summary if any(each.name.startswith("student ") for each in facts.artifacts) else {}
     if student and not student["pinned"]:
         notes.append(f"The student was not pinned to a revision; this run used commit {student['commit'] or 'unknown'}. Pin it with recipe.student.revision.")
-    if recipe.grade.split == "dev" and recipe.align.select_questions:
+    if recipe.grade.split == "dev" and recipe.align.select_questions and _was_aligned(facts):
         notes.append(
             f"The aligned model's epoch was chosen on the first {recipe.align.select_questions} dev questions, which are read here too: "
             "its dev figure is a little too good. Track A and Track B were not chosen on dev."
+        )
+    if not _was_aligned(facts):
+        notes.append(
+            "There was no preference pair to train on (no wrong sample that could be paired, in both classes), so the aligned model is Track B itself: "
+            "raise recipe.pair.samples or recipe.curate.pair_share."
         )
     if recipe.teacher.kind == "simulated":
         notes.append(f"The teacher is simulated: it knows the facts of {recipe.benchmark} and errs on purpose, at a rate of {recipe.teacher.error_rate:.0%}.")
