@@ -34,9 +34,9 @@ lint: install
 test: lint  ## ruff, mypy and every test that needs neither a GPU nor a key
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-up: install  ## start a Prefect server, a work pool and a worker; deploy; say what to run
+up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)
-	$(BIN)/prefect server start --background --host $(HOST) --port $(PORT)
+	-$(BIN)/prefect server start --background --host $(HOST) --port $(PORT)
 	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done
 	export PREFECT_API_URL=$(API); set -e; \
 	$(BIN)/prefect work-pool create local --type process --overwrite; \
