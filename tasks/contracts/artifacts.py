@@ -293,7 +293,7 @@ def _commit() -> str:
     if shutil.which("git") is None:
         return ""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _version(package: str) -> str:
