@@ -9,11 +9,11 @@ LOGS := data/logs
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test lint up down clean
+.PHONY: help install demo test lint bench-teacher up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(VENV)/installed  ## make .venv with the exact versions of constraints.txt
 
@@ -33,6 +33,9 @@ lint: install
 
 test: lint  ## ruff, mypy and every test that needs neither a GPU nor a key
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+bench-teacher: install  ## our teacher caller beside the rivals, about 40 minutes (BENCH="--quick --only faults" for less)
+	$(BIN)/python -m tests.bench.teacher $(BENCH)
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)

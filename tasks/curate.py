@@ -13,7 +13,7 @@ from tasks.logic.curation import curate as curate_rows
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("curate", version=1, run_name="curate")
+@table_stage("curate", version=2, run_name="curate")
 async def curate(work: Work, *, taught: TableRef[Taught], benchmark: str, recipe: Curate, seed: int) -> Table[Curated]:
     """Rows ready for training, with class counts after every filter; UnbalancedCorpus when the classes moved too far."""
     made = curate_rows(

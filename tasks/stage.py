@@ -135,11 +135,12 @@ class Work:
 
 
 class Table(NamedTuple, Generic[R]):
-    """What a table stage returns: rows, their class and the figures worth showing."""
+    """What a table stage returns: rows, their class and the figures worth showing. A `partial` table is made again by the next run."""
 
     rows: list[R]
     row_type: type[R]
     summary: Mapping[str, object]
+    partial: bool = False
 
 
 class Model(NamedTuple):
@@ -159,7 +160,8 @@ def table_stage(
         async def make(work: Work, *args: P.args, **kwargs: P.kwargs) -> TableRef[R]:
             started = time.monotonic()
             made = await body(work, *args, **kwargs)
-            return work.root.save_table(work.address, made.rows, made.row_type, summary=made.summary, seconds=time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return work.root.save_table(work.address, made.rows, made.row_type, summary=made.summary, seconds=seconds, partial=made.partial)
 
         def find(root: ArtifactRoot, address: Address) -> TableRef[R] | None:
             return root.find_table(address)

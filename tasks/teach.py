@@ -1,25 +1,42 @@
-"""Teach stage: the teacher answers the student's drafts through the ledger; disagreements are asked again with the gold facts."""
+"""Teach stage: the teacher answers the student's drafts through the ledger; disagreements are asked again with the gold facts.
+
+Questions go in shards, one Prefect task each; all shards of a process ask through one caller, so that pace and budget are those of the whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_API_URL
+
 from tasks.contracts.artifacts import TableRef
-from tasks.contracts.asks import Ask, Usage
+from tasks.contracts.asks import Answer, Ask, Usage
+from tasks.contracts.failures import TeacherUnavailable
 from tasks.contracts.recipes import Teacher
 from tasks.contracts.rows import Drafted, Outcome, Taught
-from tasks.gateways.kinds import open_teacher
+from tasks.gateways.batch_caller import BatchCaller
+from tasks.gateways.caller import Caller, price_of
+from tasks.gateways.kinds import open_teacher, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
-from tasks.gateways.teacher import Settings, ask_all
+from tasks.gateways.openai_teacher import OpenAITeacher
+from tasks.gateways.prices import given_price
+from tasks.gateways.teacher import Teacher as Replier
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.teaching import asks_for, disagreements, taught_rows
+from tasks.logic.teaching import asks_for, disagreements, replies_as_json, shards, taught_rows
+from tasks.pace import shared_pace
 from tasks.stage import Table, Work, table_stage
 
+SHARDS_AT_ONCE = 4  # so that the last slow replies of one shard do not hold up the pace
 
-@table_stage("teach", version=1, run_name="teach")
+
+@table_stage("teach", version=2, run_name="teach")
 async def teach(
     work: Work,
     *,
@@ -33,30 +50,70 @@ async def teach(
     """`recipe.samples` replies a question; with `rationalise`, one more given the gold facts where none of them agrees with gold."""
     wording = get_benchmark(benchmark)
     rows = work.root.read(drafted, Drafted)
+    as_json = replies_as_json(recipe.response_format, model=recipe.model)
     pace = work.execution.teacher
-    settings = Settings(model=recipe.model, temperature=recipe.temperature, max_tokens=recipe.max_tokens, attempts=recipe.attempts)
-    limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
-    usage = Usage()
-    async with open_teacher(recipe, recordings=recordings, timeout_seconds=pace.timeout_seconds, seed=seed) as teacher:
-        with Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd) as ledger:
-
-            async def ask(asks: Sequence[Ask], note: str) -> list[Taught]:
-                nonlocal usage
-                answers, spent = await ask_all(
-                    asks,
-                    teacher=teacher,
-                    ledger=ledger,
-                    limiter=limiter,
-                    settings=settings,
-                    judge=lambda text: wording.parse_teacher_reply(text).problem or None,
-                    progress=lambda done, total: work.progress(done, total, note),
-                )
-                usage += spent
-                return taught_rows(rows, answers, benchmark=wording)
-
-            taught = await ask(asks_for(rows, benchmark=wording, samples=recipe.samples, hint=False), "questions asked")
-            if rationalise and teacher.can_take_hints:
-                taught += await ask(asks_for(disagreements(rows, taught), benchmark=wording, samples=1, hint=True), "disagreements asked again")
+    async with (
+        open_teacher(recipe, recordings=recordings, timeout_seconds=pace.timeout_seconds, seed=seed) as teacher,
+        _caller(work, recipe, teacher, judge=lambda text: wording.parse_teacher_reply(text).problem or None) as caller,
+    ):
+        answers, usage = await _ask(work, asks_for(rows, benchmark=wording, samples=recipe.samples, hint=False, as_json=as_json), caller, "ask")
+        taught = taught_rows(rows, answers, benchmark=wording)
+        if rationalise and teacher.can_take_hints:
+            again = asks_for(disagreements(rows, taught), benchmark=wording, samples=1, hint=True, as_json=as_json)
+            hinted, spent = await _ask(work, again, caller, "ask again with the facts")
+            answers, usage = answers + hinted, usage + spent
+            taught += taught_rows(rows, hinted, benchmark=wording)
+    unanswered = sum(not answer.final for answer in answers)
+    if unanswered > pace.max_failed_share * len(answers):
+        raise TeacherUnavailable(
+            f"{unanswered} of {len(answers)} questions got no reply, more than execution.teacher.max_failed_share = {pace.max_failed_share:g}; "
+            "the others are in the ledger, so run again: only these are asked then"
+        )
     outcomes = [row.outcome for row in taught]
     summary = {"usage": asdict(usage), "outcomes": {each.value: outcomes.count(each) for each in Outcome}, "hinted": sum(row.hinted for row in taught)}
-    return Table(taught, Taught, summary)
+    return Table(taught, Taught, summary, partial=unanswered > 0)
+
+
+@asynccontextmanager
+async def _caller(work: Work, recipe: Teacher, teacher: Replier, judge: Callable[[str], str | None]) -> AsyncIterator[Caller | BatchCaller]:
+    """One caller for all shards, at this process's share of the limits."""
+    pace = work.execution.teacher
+    limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
+    price = price_of(teacher, model=recipe.model, given=given_price(pace.price) if pace.price and recipe.kind == "openai" else None)
+    async with AsyncExitStack() as stack:
+        ledger = stack.enter_context(Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd))
+        caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)
+        if pace.mode == "batch":
+            assert isinstance(teacher, OpenAITeacher), "load_profile refuses other kinds"
+            yield BatchCaller(caller=caller, teacher=teacher, poll_seconds=pace.poll_seconds)
+            return
+        if recipe.kind == "openai" and PREFECT_API_URL.value():  # a server of this process's own counts nobody else
+            await stack.enter_async_context(shared_pace(limiter, name=f"socratune-teacher-{recipe.model}"))
+        yield caller
+
+
+async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, what: str) -> tuple[list[Answer], Usage]:
+    """Ask in shards, a Prefect task each; a batch is one shard, because the provider spreads it."""
+    size = len(asks) if isinstance(caller, BatchCaller) else work.execution.teacher.shard
+    pieces = shards(len(asks), size=size) if asks else []
+    places = asyncio.Semaphore(SHARDS_AT_ONCE)
+    far: dict[int, tuple[int, Usage]] = {}
+
+    def tell(first: int, done: int, usage: Usage) -> None:
+        far[first] = (done, usage)
+        asked = sum(done for done, _ in far.values())
+        spent = sum(usage.usd for _, usage in far.values())
+        bought = sum(usage.calls for _, usage in far.values())
+        cost = f", ${spent:.2f} so far, about ${spent * len(asks) / asked:.2f} in all" if spent and asked else ""
+        work.progress(asked, len(asks), f"{what}: {bought} bought{cost}")
+
+    async def shard(first: int, end: int) -> tuple[list[Answer], Usage]:
+        async with places:
+            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False, tags=["socratune-teacher"])(
+                lambda: caller.ask(asks[first:end], progress=lambda done, total, usage: tell(first, done, usage))
+            )
+            return await run()
+
+    done = await asyncio.gather(*(shard(first, end) for first, end in pieces))
+    usage = sum((usage for _, usage in done), Usage())
+    return [answer for answers, _ in done for answer in answers], usage

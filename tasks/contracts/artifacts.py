@@ -145,8 +145,11 @@ class ArtifactRoot:
     def find_table(self, address: Address) -> TableRef[typing.Any] | None:
         """The table at `address` if it is complete and its bytes are those recorded, else None."""
         found = self._find("data", address)
-        if found is None:
+        if found is None or found["partial"]:
             return None
+        return self._table_ref(address, found)
+
+    def _table_ref(self, address: Address, found: Mapping[str, typing.Any]) -> TableRef[typing.Any]:
         path = self.folder("data", address).relative_to(self.path).as_posix()
         return TableRef(stage=address.stage, key=address.key, digest=found["digest"], rows=found["rows"], path=path)
 
@@ -158,8 +161,13 @@ class ArtifactRoot:
         path = self.folder("models", address).relative_to(self.path).as_posix()
         return ModelRef(stage=address.stage, key=address.key, digest=found["digest"], path=path, base=found["base"])
 
-    def save_table(self, address: Address, rows: Iterable[R], row_type: type[R], *, summary: Mapping[str, object], seconds: float) -> TableRef[R]:
-        """Write a table and its record. `summary` is what reports show: counts, class shares, dollars."""
+    def save_table(
+        self, address: Address, rows: Iterable[R], row_type: type[R], *, summary: Mapping[str, object], seconds: float, partial: bool = False
+    ) -> TableRef[R]:
+        """Write a table and its record. `summary` is what reports show: counts, class shares, dollars.
+
+        A `partial` table serves the run that made it; the next run does not find it and makes it again.
+        """
         folder = self._fresh("data", address)
         count = write_rows(folder / TABLE, rows, row_type)
         self._seal(
@@ -167,19 +175,19 @@ class ArtifactRoot:
             address,
             summary=summary,
             seconds=seconds,
-            extra={"rows": count, "row_type": row_type.__name__, "schema": str(arrow_schema(row_type)), "base": ""},
+            extra={"rows": count, "row_type": row_type.__name__, "schema": str(arrow_schema(row_type)), "base": "", "partial": partial},
         )
-        found = self.find_table(address)
+        found = self._find("data", address)
         if found is None:
             raise ArtifactError(f"{folder} was written but does not verify; is another process writing to it, or is the disk full?")
-        return found
+        return self._table_ref(address, found)
 
     def save_model(self, address: Address, produced: Path, *, base: str, summary: Mapping[str, object], seconds: float) -> ModelRef:
         """Move a finished model folder into place and write its record."""
         folder = self._fresh("models", address)
         for item in sorted(produced.iterdir()):
             shutil.move(str(item), folder / item.name)
-        self._seal(folder, address, summary=summary, seconds=seconds, extra={"rows": 0, "row_type": "", "schema": "", "base": base})
+        self._seal(folder, address, summary=summary, seconds=seconds, extra={"rows": 0, "row_type": "", "schema": "", "base": base, "partial": False})
         found = self.find_model(address)
         if found is None:
             raise ArtifactError(f"{folder} was written but does not verify; is another process writing to it, or is the disk full?")

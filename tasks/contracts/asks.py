@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -13,6 +14,7 @@ class Ask:
     sample: int
     messages: tuple[dict[str, str], ...]
     hinted: bool
+    schema: Mapping[str, object] | None = None  # JSON schema that the reply must follow; None = the text format of the prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +27,19 @@ class Answer:
     model: str
     attempts: int
     note: str
+    status: int = 0  # HTTP status of the last call; 0 where no call got an answer
+    request_id: str = ""
+    final: bool = True  # asking again later cannot mend it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What asking cost. `cached` answers came from the ledger and cost nothing."""
+    """What asking cost. `cached` answers came from the ledger and cost nothing; `reasks` are calls for a reply that was cut, refused or unreadable."""
 
     calls: int = 0
     cached: int = 0
     retries: int = 0
+    reasks: int = 0
     failed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0

@@ -54,10 +54,11 @@ class TeacherRefused(TeacherError):
 
 
 class NoReply(TeacherError):
-    """One question got no reply after `tries` calls. It becomes a failed row and never sinks the others."""
+    """One question got no reply after `tries` calls, the last of which ended with HTTP `status` (0: no answer). It becomes a failed row."""
 
-    def __init__(self, message: str, *, tries: int) -> None:
+    def __init__(self, message: str, *, tries: int, status: int = 0) -> None:
         self.tries = tries
+        self.status = status
         super().__init__(message)
 
 

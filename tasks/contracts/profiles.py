@@ -79,17 +79,19 @@ def _contradictions(profile: Profile) -> list[str]:
         for name, batch in (("recipe.sft", recipe.sft.effective_batch), ("recipe.align", recipe.align.effective_batch))
         if batch % train.device_batch
     ]
-    faults += _teacher_faults(recipe.teacher)
+    faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
     faults += _sample_faults(recipe)
     if recipe.align.select_questions and recipe.sample.dev and recipe.align.select_questions > recipe.sample.dev:
         faults.append(f"recipe.align.select_questions {recipe.align.select_questions} is more than recipe.sample.dev {recipe.sample.dev}")
     return faults
 
 
-def _teacher_faults(teacher: Teacher) -> list[str]:
+def _teacher_faults(teacher: Teacher, *, mode: str) -> list[str]:
     faults = []
+    if mode == "batch" and teacher.kind == "recorded":
+        faults.append("execution.teacher.mode: a recorded teacher has no Batch API; set it to online")
     if teacher.kind == "recorded" and not teacher.recordings:
-        faults.append("recipe.teacher.recordings: a recorded teacher needs at least one JSONL file; set it with --set recipe.teacher.recordings=[FILE]")
+        faults.append("recipe.teacher.recordings: needs a JSONL file or a ledger export; --set recipe.teacher.recordings=[FILE]")
     faults += [f"recipe.teacher.recordings: no such file {name}" for name in teacher.recordings if not Path(name).is_file()]
     if teacher.kind == "simulated" and (teacher.error_rate is None or teacher.no_bias is None):
         faults.append("recipe.teacher: a simulated teacher needs error_rate and no_bias")

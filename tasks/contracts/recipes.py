@@ -59,6 +59,7 @@ class Teacher(_Section):
     temperature: Annotated[float, Field(ge=0.0, le=2.0)]
     max_tokens: Positive
     attempts: Positive  # asks per question before a cut or unparsed reply is recorded as such
+    response_format: Literal["auto", "json_schema", "text"]  # auto = JSON schema for models known to keep to one
     recordings: tuple[str, ...]  # JSONL files with qid, question, reasoning, answer; kind: recorded
     error_rate: Share | None  # share of wrong verdicts; kind: simulated
     no_bias: Share | None  # share of those errors that say "no" whatever the truth; kind: simulated
@@ -168,14 +169,27 @@ class Recipe(_Section):
     grade: Grade
 
 
+class TokenPrice(_Section):
+    """Dollars per million tokens, for a model that the price table does not know. Null `cached_input` = as `input`."""
+
+    input: Annotated[float, Field(ge=0.0)]
+    cached_input: Annotated[float, Field(ge=0.0)] | None
+    output: Annotated[float, Field(ge=0.0)]
+
+
 class TeacherExecution(_Section):
     """How fast and how far the teacher may be asked."""
 
+    mode: Literal["online", "batch"]  # batch: OpenAI's Batch API, half the price, up to a day
     requests_per_minute: Positive
     tokens_per_minute: Positive
     max_in_flight: Positive
     timeout_seconds: Rate
     budget_usd: Rate | None  # spending cap of the whole ledger; null = none
+    price: TokenPrice | None  # null = the published price; a paid model without one is refused
+    max_failed_share: Share  # more questions than this without any reply fail the run; those are asked again by the next one
+    shard: Positive  # questions a Prefect task
+    poll_seconds: Rate  # between two looks at a running batch
 
 
 class TrainExecution(_Section):

@@ -79,6 +79,9 @@ class Taught(Drafted):
     hinted: bool  # the gold facts and verdict stood in the prompt
     teacher: str  # model name as the endpoint reported it
     note: str  # why a row has no usable reply
+    attempts: int  # asks until this reply, re-asks included
+    status: int  # HTTP status of the last call, 0 where no call got an answer
+    request_id: str  # as the endpoint named it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,8 @@ class Curated(Taught):
     provenance: str  # agreed | rationalised | template
     weight: float
     role: str  # sft | pair: which half of the train questions this one belongs to
+    consensus: str  # what most of the teacher's own samples say, unparsed where none has a verdict or they tie
+    consensus_margin: float  # share of the samples by which it leads, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)

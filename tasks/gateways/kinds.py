@@ -9,7 +9,12 @@ from tasks.contracts.recipes import Teacher as TeacherRecipe
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedTeacher
-from tasks.gateways.teacher import Teacher
+from tasks.gateways.teacher import Settings, Teacher
+
+
+def settings_of(recipe: TeacherRecipe) -> Settings:
+    """How the recipe has every ask sampled."""
+    return Settings(model=recipe.model, temperature=recipe.temperature, max_tokens=recipe.max_tokens, attempts=recipe.attempts)
 
 
 def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_seconds: float, seed: int) -> Teacher:
@@ -18,7 +23,7 @@ def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_s
     Raises DataError for a bad recording.
     """
     if recipe.kind == "recorded":
-        return RecordedTeacher(recordings)
+        return RecordedTeacher(recordings, settings=settings_of(recipe))
     if recipe.kind == "simulated":
         error_rate, no_bias = recipe.error_rate or 0.0, recipe.no_bias or 0.0  # load_profile has refused null
         return SimulatedTeacher(error_rate=error_rate, no_bias=no_bias, timeout_seconds=timeout_seconds, seed=seed)

@@ -1,66 +1,90 @@
 """The request ledger: one SQLite file that remembers every teacher reply by what was asked.
 
 Each reply is committed as it arrives, so a process killed with -9 loses only its calls in flight. The budget is held by
-reservations made in the transaction that admits a call: spent + reserved never exceeds the cap, whoever else writes.
+reservations made in the transaction that admits a call: spent + reserved never exceeds the cap, whoever else writes. Every row carries
+a checksum: a damaged one counts as not there and is bought again, alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import ArtifactError
 from tasks.gateways.teacher import Reply
 
-SCHEMA_VERSION = 1
-STALE_SECONDS = 3600.0  # a reservation of a process on another host is dropped after this; no call lives that long
+SCHEMA_VERSION = 2
+STALE_SECONDS = 3600.0  # a call's reservation of a process on another host is dropped after this; no call lives that long
+LOOK_UP = 500  # keys a query
 
 _SCHEMA = """
 CREATE TABLE replies (
-    key TEXT PRIMARY KEY, source TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL, model TEXT NOT NULL,
-    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, usd REAL, seconds REAL NOT NULL, request_id TEXT NOT NULL,
-    tries INTEGER NOT NULL, created_at TEXT NOT NULL
+    key TEXT PRIMARY KEY, source TEXT NOT NULL, body TEXT NOT NULL, usd REAL, mode TEXT NOT NULL, created_at TEXT NOT NULL, checksum BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE reservations (id INTEGER PRIMARY KEY, usd REAL NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, made_at REAL NOT NULL);
+CREATE TABLE reservations (id INTEGER PRIMARY KEY, usd REAL NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, made_at REAL NOT NULL, batch TEXT);
 CREATE TABLE totals (calls INTEGER NOT NULL, retries INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, usd REAL NOT NULL);
 INSERT INTO totals VALUES (0, 0, 0, 0, 0.0);
+CREATE TABLE batches (id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, state TEXT NOT NULL, file_id TEXT, remote_id TEXT, made_at TEXT NOT NULL);
+CREATE TABLE batch_lines (key TEXT NOT NULL, batch TEXT NOT NULL, PRIMARY KEY (key, batch)) WITHOUT ROWID;
 """
+Mode = Literal["online", "batch", "imported"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the ledger as it travels: exported, imported, verified."""
+
+    key: str
+    source: str
+    reply: Reply
+    usd: float | None
+    mode: str
+    created_at: str
+
+
+@dataclass
 class Ledger:
-    """Replies by key, with the spending cap of the whole file. Safe for several processes; one object belongs to one thread."""
+    """Replies by key, with the spending cap of the whole file. Safe for several processes; one object belongs to one thread.
 
-    def __init__(self, path: Path, *, budget_usd: float | None) -> None:
-        """Open or create the file at `path`. Raises ArtifactError when it is no ledger, or one of another version."""
-        self.path = path
-        self.budget_usd = budget_usd
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+    Opening creates the file. Raises ArtifactError when `path` is no ledger, or one of another version. `damaged` are keys whose row failed
+    its checksum.
+    """
+
+    path: Path
+    budget_usd: float | None
+    damaged: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        self.db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged byte must reach the checksum, not raise
         try:
             self._prepare()
         except BaseException:
-            self._db.close()
+            self.db.close()
             raise
 
     def _prepare(self) -> None:
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            with self._transaction():
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = NORMAL")
+            with self.transaction():
+                (version,) = self.db.execute("PRAGMA user_version").fetchone()
                 if version == 0:
                     for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except sqlite3.DatabaseError as error:
             raise ArtifactError(f"{self.path} cannot be used as a teacher ledger ({error}); move it away or set execution.ledger to another file") from error
         if version not in (0, SCHEMA_VERSION):
@@ -76,104 +100,133 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self.db.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Take the write lock at once, so that what is read inside is still true when it is written."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self.db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        self.db.execute("COMMIT")
 
     def find(self, key: str) -> Reply | None:
         """The stored reply, or None."""
-        row = self._db.execute(
-            "SELECT text, finish_reason, model, tokens_in, tokens_out, request_id, tries, seconds FROM replies WHERE key = ?", (key,)
-        ).fetchone()
-        if row is None:
-            return None
-        text, finish_reason, model, tokens_in, tokens_out, request_id, tries, seconds = row
-        return Reply(
-            text=json.loads(text),
-            finish_reason=finish_reason,
-            model=model,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            request_id=request_id,
-            tries=tries,
-            seconds=seconds,
-        )
+        return self.find_many([key]).get(key)
 
-    def record(self, key: str, reply: Reply, *, source: str, usd: float | None) -> None:
-        """Commit one reply. Two processes that bought the same reply keep the first and count both in what was spent."""
-        with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    source,
-                    json.dumps(reply.text),  # ASCII, so that a lone surrogate in a paid reply cannot stop it from being stored
-                    reply.finish_reason,
-                    reply.model,
-                    reply.tokens_in,
-                    reply.tokens_out,
-                    usd,
-                    reply.seconds,
-                    reply.request_id,
-                    reply.tries,
-                    datetime.now(UTC).isoformat(timespec="milliseconds"),
-                ),
-            )
-            self._db.execute(
-                "UPDATE totals SET calls = calls + 1, retries = retries + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, usd = usd + ?",
-                (reply.tries - 1, reply.tokens_in, reply.tokens_out, usd or 0.0),
-            )
+    def find_many(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The stored replies among `keys`. A damaged row is left out and noted in `damaged`."""
+        found: dict[str, Reply] = {}
+        wanted = list(keys)
+        for start in range(0, len(wanted), LOOK_UP):
+            some = wanted[start : start + LOOK_UP]
+            marks = ",".join("?" * len(some))
+            for key, source, body, usd, mode, created_at, checksum in self.db.execute(f"SELECT * FROM replies WHERE key IN ({marks})", some):
+                reply = _decoded(body) if checksum == _checksum(key, source, body, usd, mode, created_at) else None
+                if reply is None:
+                    self.damaged.add(key)
+                else:
+                    found[key] = reply
+        return found
+
+    def record(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode = "online", reservation: int = 0) -> None:
+        """Commit one reply and give its reservation back. Two processes that bought the same reply keep the first and count both as spent."""
+        with self.transaction():
+            self.put(key, reply, source=source, usd=usd, mode=mode)
+            self._count(reply, usd)
+            if reservation:
+                self.db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
+
+    def record_batch(self, replies: Mapping[str, tuple[Reply, float | None]], *, source: str) -> None:
+        """Commit the replies of one batch. Those that are stored already were collected before and are counted once."""
+        with self.transaction():
+            for key, (reply, usd) in replies.items():
+                if self.put(key, reply, source=source, usd=usd, mode="batch"):
+                    self._count(reply, usd)
+
+    def put(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode) -> bool:
+        """Write one row inside a transaction, replacing a damaged one; returns whether it was new."""
+        price = None if usd is None else float(usd)
+        values = (key, source, json.dumps(vars(reply), separators=(",", ":")), price, mode, datetime.now(UTC).isoformat(timespec="milliseconds"))
+        word = "REPLACE" if key in self.damaged else "IGNORE"
+        new = self.db.execute(f"INSERT OR {word} INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, _checksum(*values))).rowcount > 0
+        self.damaged.discard(key)
+        return new
+
+    def _count(self, reply: Reply, usd: float | None) -> None:
+        self.db.execute(
+            "UPDATE totals SET calls = calls + 1, retries = retries + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, usd = usd + ?",
+            (reply.tries - 1, reply.tokens_in, reply.tokens_out, usd or 0.0),
+        )
 
     def reserve(self, usd: float) -> int | None:
         """Hold `usd` for one call; returns the reservation, or None when spent + reserved + usd would pass the cap."""
         if self.budget_usd is None:
             return 0
-        with self._transaction():
+        with self.transaction():
+            return self.hold(usd, batch=None)
+
+    def hold(self, usd: float, *, batch: str | None) -> int | None:
+        """As `reserve`, inside a transaction; for one call, or for the whole of `batch`."""
+        if not self._fits(usd):
+            self._drop_stale()
             if not self._fits(usd):
-                self._drop_stale()
-                if not self._fits(usd):
-                    return None
-            cursor = self._db.execute(
-                "INSERT INTO reservations (usd, host, pid, made_at) VALUES (?, ?, ?, ?)", (usd, socket.gethostname(), os.getpid(), time.time())
-            )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+                return None
+        values = (usd, socket.gethostname(), os.getpid(), time.time(), batch)
+        return self.db.execute("INSERT INTO reservations (usd, host, pid, made_at, batch) VALUES (?, ?, ?, ?, ?)", values).lastrowid
 
     def release(self, reservation: int) -> None:
-        """Give a reservation back, after its call was recorded or came to nothing."""
+        """Give a reservation back, after its call came to nothing."""
         if reservation:
-            with self._transaction():
-                self._db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
+            with self.transaction():
+                self.db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
+
+    def headroom(self) -> float:
+        """Dollars that are neither spent nor reserved; infinite without a cap."""
+        (held,) = self.db.execute("SELECT coalesce(sum(usd), 0.0) FROM reservations").fetchone()
+        return float("inf") if self.budget_usd is None else self.budget_usd - self.spent() - float(held)
 
     def _fits(self, usd: float) -> bool:
-        (held,) = self._db.execute("SELECT coalesce(sum(usd), 0.0) FROM reservations").fetchone()
-        return self.budget_usd is not None and self.spent() + float(held) + usd <= self.budget_usd
+        return usd <= self.headroom()
 
     def _drop_stale(self) -> None:
-        """Drop what dead processes still hold, so that a kill -9 does not block the budget for ever."""
-        rows = self._db.execute("SELECT id, host, pid, made_at FROM reservations").fetchall()
+        """Drop what dead processes still hold, so that a kill -9 does not block the budget for ever. A batch lives on without its process."""
+        rows = self.db.execute("SELECT id, host, pid, made_at FROM reservations WHERE batch IS NULL").fetchall()
         here, oldest = socket.gethostname(), time.time() - STALE_SECONDS
         stale = [(key,) for key, host, pid, made_at in rows if made_at < oldest or (host == here and not _alive(pid))]
-        self._db.executemany("DELETE FROM reservations WHERE id = ?", stale)
+        self.db.executemany("DELETE FROM reservations WHERE id = ?", stale)
 
     def spent(self) -> float:
         """Dollars paid so far, over the life of the file."""
-        (usd,) = self._db.execute("SELECT usd FROM totals").fetchone()
+        (usd,) = self.db.execute("SELECT usd FROM totals").fetchone()
         return float(usd)
 
     def usage(self) -> Usage:
-        """Totals over the life of the file. `cached` and `failed` belong to a run, so they are 0 here."""
-        calls, retries, tokens_in, tokens_out, usd = self._db.execute("SELECT calls, retries, tokens_in, tokens_out, usd FROM totals").fetchone()
+        """Totals over the life of the file. `cached`, `reasks` and `failed` belong to a run, so they are 0 here."""
+        calls, retries, tokens_in, tokens_out, usd = self.db.execute("SELECT calls, retries, tokens_in, tokens_out, usd FROM totals").fetchone()
         return Usage(calls=calls, retries=retries, tokens_in=tokens_in, tokens_out=tokens_out, usd=usd)
+
+    def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:
+        """Every row in the order of keys (or those asked for), one at a time; a damaged row comes as its key alone."""
+        wanted = "" if keys is None else f" WHERE key IN ({','.join('?' * len(keys))})"
+        for key, source, body, usd, mode, created_at, checksum in self.db.execute(f"SELECT * FROM replies{wanted} ORDER BY key", keys or ()):
+            reply = _decoded(body) if checksum == _checksum(key, source, body, usd, mode, created_at) else None
+            yield key if reply is None else Entry(key=key, source=source, reply=reply, usd=usd, mode=mode, created_at=created_at)
+
+
+def _checksum(*values: object) -> bytes:
+    return hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
+
+
+def _decoded(body: str) -> Reply | None:
+    """A stored reply; None for a body of another shape, which only an edit by hand can have made."""
+    try:
+        return Reply(**json.loads(body))
+    except (ValueError, TypeError):
+        return None
 
 
 def _alive(pid: int) -> bool:

@@ -11,24 +11,27 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tasks.contracts.asks import Ask
 from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
-from tasks.gateways import prices
-from tasks.gateways.limits import Limiter
-from tasks.gateways.teacher import Reply, Settings, estimated_tokens
+from tasks.gateways.limits import Limiter, Slot
+from tasks.gateways.prices import Price, published_price
+from tasks.gateways.teacher import Reply, Request, parts_of
+from tasks.gateways.tokens import estimated_tokens
 
+ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 TRIES = 8  # HTTP calls per ask; with the back-off below about two minutes before a question is given up
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more ends the run, which says when to come back
 _BACK_OFF = wait_random_exponential(multiplier=0.5, max=30.0)
-_RETRIED = frozenset({408, 409, 429})  # and every 5xx
-_REASK_SEED = 1_000_003  # far from any sample index, so that a re-ask never repeats another sample's seed
+RETRIED = frozenset({408, 409, 429})  # and every 5xx
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _ADVICE = {
     400: "check recipe.teacher (model, temperature, max_tokens)",
     401: "set OPENAI_API_KEY to a valid key",
@@ -40,9 +43,14 @@ _ADVICE = {
 class _Transient(Exception):
     """One HTTP call that is worth repeating; `wait`: seconds the server asked for."""
 
-    def __init__(self, message: str, *, wait: float = 0.0) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, status: int = 0) -> None:
         self.wait = wait
+        self.status = status
         super().__init__(message)
+
+
+class _Filtered(Exception):
+    """The endpoint's content filter stopped the prompt; to be kept as a reply, because asking at once again is pointless."""
 
 
 class OpenAITeacher:
@@ -64,14 +72,19 @@ class OpenAITeacher:
 
     def source(self, ask: Ask) -> str:
         """The endpoint's path: the same question to a proxy of the same model is the same request."""
-        return "/v1/chat/completions"
+        return ENDPOINT
 
-    def price(self, *, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        """Dollars by OpenAI's price list, None for other models."""
-        return prices.usd(model=model, tokens_in=tokens_in, tokens_out=tokens_out)
+    def price(self, model: str) -> Price | None:
+        """OpenAI's list price, None for other models."""
+        return published_price(model)
+
+    def client(self) -> openai.AsyncOpenAI:
+        """The client; made at the first call, so that a run whose replies are all in the ledger needs no key. Raises TeacherRefused without a key."""
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
 
     def _connect(self) -> openai.AsyncOpenAI:
-        """The client; made at the first call, so that a run whose replies are all in the ledger needs no key."""
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key:
             raise TeacherRefused(
@@ -79,61 +92,73 @@ class OpenAITeacher:
             )
         return openai.AsyncOpenAI(api_key=key, base_url=os.environ.get("OPENAI_BASE_URL") or None, max_retries=0, timeout=self._timeout)
 
-    async def reply(self, ask: Ask, *, settings: Settings, reask: int, limiter: Limiter) -> Reply:
+    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
         """One reply after up to TRIES calls. Raises NoReply when all failed, TeacherRefused or TeacherUnavailable at once."""
-        if self._client is None:
-            self._client = self._connect()
-        estimate = estimated_tokens(ask.messages) + settings.max_tokens
+        self.client()
+        settings = request.settings
+        estimate = estimated_tokens(request.messages, model=settings.model) + settings.max_tokens
         tries = 0
 
         async def call() -> Reply:
             nonlocal tries
             tries += 1
             async with limiter.slot(estimate) as slot:
-                reply = await self._send(ask, settings=settings, seed=ask.sample + reask * _REASK_SEED, tries=tries)
-                slot.settle(reply.tokens_in + reply.tokens_out)
-                return reply
+                return await self._send(request, limiter=limiter, slot=slot, tries=tries)
 
         retrying = AsyncRetrying(stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception_type(_Transient), sleep=limiter.back_off, reraise=True)
         try:
             return await retrying(call)
         except _Transient as error:
-            raise NoReply(f"no reply after {tries} calls; the last said: {error}", tries=tries) from None
+            raise NoReply(f"no reply after {tries} calls; the last said: {error}", tries=tries, status=error.status) from None
 
-    async def _send(self, ask: Ask, *, settings: Settings, seed: int, tries: int) -> Reply:
-        assert self._client is not None
+    async def _send(self, request: Request, *, limiter: Limiter, slot: Slot, tries: int) -> Reply:
         started = time.monotonic()
+        fault: Exception
         try:
-            response = await self._client.chat.completions.with_raw_response.create(
-                model=settings.model,
-                messages=[dict(message) for message in ask.messages],  # type: ignore[misc]  # the SDK wants one TypedDict per role
-                temperature=settings.temperature,
-                max_tokens=settings.max_tokens,
-                seed=seed,
-            )
+            response = await self.client().chat.completions.with_raw_response.create(**request.body())
         except openai.APIStatusError as error:
-            fault = self._translate(error)
+            fault = self._translate(error, limiter=limiter, slot=slot)
         except openai.APIConnectionError as error:
+            slot.trouble = True
             fault = _Transient(type(error).__name__)
         else:
-            return _read(response.text, request_id=response.request_id or "", tries=tries, seconds=time.monotonic() - started, ask=ask)
+            limiter.learn(**_reported_limits(response.headers))
+            seconds = time.monotonic() - started
+            reply = _read(response.text, request_id=response.request_id or "", tries=tries, seconds=seconds, request=request)
+            slot.settle(reply.tokens_in + reply.tokens_out)
+            return reply
+        if isinstance(fault, _Filtered):
+            slot.settle(0)
+            return Reply(
+                text="", finish_reason="content_filter", model=request.settings.model, tokens_in=0, tokens_out=0, request_id="", status=400, tries=tries
+            )
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
 
-    def _translate(self, error: openai.APIStatusError) -> Exception:
+    def _translate(self, error: openai.APIStatusError, *, limiter: Limiter, slot: Slot) -> Exception:
         """Our error for an HTTP status: worth a retry, or final with what to do."""
-        assert self._client is not None
-        said = f"HTTP {error.status_code}: {error.message}".replace(self._client.api_key, "[key]")
+        status, headers = error.status_code, error.response.headers
+        said = self.tell(error)
         if error.code == "insufficient_quota":
             return TeacherRefused(f"the account has no quota left ({said}); add credit with the provider and run again: replies so far are in the ledger")
-        if error.status_code in _RETRIED or error.status_code >= 500:
-            wait = requested_wait(dict(error.response.headers), now=datetime.now(UTC))
-            if wait > LONGEST_WAIT:
-                until = datetime.now(UTC) + timedelta(seconds=min(wait, 1e9))
-                return TeacherUnavailable(
-                    f"the endpoint asks to wait {wait:.0f} s ({said}); run again after {until:%Y-%m-%d %H:%M} UTC: replies so far are in the ledger"
-                )
-            return _Transient(said, wait=wait)
-        return TeacherRefused(f"the endpoint refused the request ({said}); {_ADVICE.get(error.status_code, 'check recipe.teacher and OPENAI_BASE_URL')}")
+        if error.code == "content_filter":
+            return _Filtered(said)
+        if status not in RETRIED and status < 500:
+            return TeacherRefused(f"the endpoint refused the request ({said}); {_ADVICE.get(status, 'check recipe.teacher and OPENAI_BASE_URL')}")
+        slot.trouble = True
+        limiter.learn(**_reported_limits(headers))
+        wait = requested_wait(headers, now=datetime.now(UTC))
+        if wait > LONGEST_WAIT:
+            until = datetime.now(UTC) + timedelta(seconds=min(wait, 1e9))
+            return TeacherUnavailable(
+                f"the endpoint asks to wait {wait:.0f} s ({said}); run again after {until:%Y-%m-%d %H:%M} UTC: replies so far are in the ledger"
+            )
+        if status == 429:
+            limiter.rejected(wait, everyone="0" in (headers.get("x-ratelimit-remaining-requests"), headers.get("x-ratelimit-remaining-tokens")))
+        return _Transient(said, wait=wait, status=status)
+
+    def tell(self, error: openai.APIStatusError) -> str:
+        """What an endpoint's error says, without the key."""
+        return f"HTTP {error.status_code}: {error.message}".replace(self.client().api_key, "[key]")
 
 
 def _wait(state: RetryCallState) -> float:
@@ -142,7 +167,7 @@ def _wait(state: RetryCallState) -> float:
     return max(fault.wait if isinstance(fault, _Transient) else 0.0, _BACK_OFF(state))
 
 
-def requested_wait(headers: dict[str, str], *, now: datetime) -> float:
+def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float:
     """Seconds that `retry-after-ms` or `Retry-After` (seconds, or an HTTP date) asks for; 0 where there is none or it makes no sense."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
@@ -158,28 +183,56 @@ def requested_wait(headers: dict[str, str], *, now: datetime) -> float:
     return max((moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds(), 0.0)
 
 
-def _read(text: str, *, request_id: str, tries: int, seconds: float, ask: Ask) -> Reply:
-    """The reply in a response body. A body that is not a completion is worth a retry; odd or missing usage never loses a paid reply."""
+def filtered(request: Request) -> Reply:
+    """What is kept of a prompt that the endpoint's content filter stopped (HTTP 400)."""
+    return Reply(text="", finish_reason="content_filter", model=request.settings.model, tokens_in=0, tokens_out=0, request_id="", status=400)
+
+
+def _reported_limits(headers: Mapping[str, str]) -> dict[str, float | None]:
+    """Limits per minute in `x-ratelimit-limit-*`; None where a header is missing or is no positive number."""
+    return {f"{name}_per_minute": _positive(headers.get(f"x-ratelimit-limit-{name}")) for name in ("requests", "tokens")}
+
+
+def _positive(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _read(text: str, *, request_id: str, tries: int, seconds: float, request: Request) -> Reply:
+    """The reply in a response body. A body that is not a completion is worth a retry."""
     try:
         body = json.loads(text)
-        choice = body["choices"][0]
-        message = choice["message"]
-        content = message.get("content") or ""
-        filtered = bool(message.get("refusal"))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise _Transient("the body is not a chat completion") from None
-    content = str(content).encode("utf-8", "replace").decode("utf-8")  # a lone surrogate has no place in a file
+        return reply_from(body, request_id=request_id, tries=tries, seconds=seconds, request=request)
+    except ValueError:
+        raise _Transient("the body is not a chat completion", status=200) from None
+
+
+def reply_from(body: Any, *, request_id: str, tries: int, seconds: float, request: Request) -> Reply:
+    """The reply in a decoded body; raises ValueError when it holds none. Odd or missing usage never loses a paid reply."""
+    said, finish_reason = parts_of(body)
+    text = clean(said)
     usage = body.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
     return Reply(
-        text=content,
-        finish_reason="content_filter" if filtered else str(choice.get("finish_reason") or ""),
+        text=text,
+        finish_reason=finish_reason,
         model=str(body.get("model") or ""),
-        tokens_in=_count(usage, "prompt_tokens", otherwise=estimated_tokens(ask.messages)),
-        tokens_out=_count(usage, "completion_tokens", otherwise=len(content.encode()) // 4 + 1),
+        tokens_in=_count(usage, "prompt_tokens", otherwise=estimated_tokens(request.messages, model=request.settings.model)),
+        tokens_out=_count(usage, "completion_tokens", otherwise=len(text.encode()) // 4 + 1),
+        tokens_cached=_count(details, "cached_tokens", otherwise=0),
         request_id=request_id,
         tries=tries,
         seconds=seconds,
     )
+
+
+def clean(text: str) -> str:
+    """Teacher text as data: lone surrogates replaced, control characters but tab and newline removed."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return whole.translate(_CONTROLS)
 
 
 def _count(usage: Any, name: str, *, otherwise: int) -> int:

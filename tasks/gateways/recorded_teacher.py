@@ -1,4 +1,4 @@
-"""A teacher that replays JSONL recordings: no key, no network, no cost."""
+"""A teacher that replays recordings, JSONL files or ledger exports: no key, no network, no cost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any, Self
 
 from tasks.contracts.asks import Ask
 from tasks.contracts.failures import DataError, NotRecorded
+from tasks.gateways.ledger_files import read_export
 from tasks.gateways.limits import Limiter
-from tasks.gateways.teacher import Reply, Settings
+from tasks.gateways.prices import FREE, Price
+from tasks.gateways.teacher import Reply, Request, Settings, first_request
 
 _ANSWERS: dict[object, str] = {True: "Yes", False: "No", "yes": "Yes", "no": "No", None: ""}
 
@@ -71,13 +73,24 @@ def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str]:
 
 
 class RecordedTeacher:
-    """Replies from recordings, matched by (digest of the file, qid, sample). What they lack, and every hinted ask, raises NotRecorded."""
+    """Replies from recordings; what they lack raises NotRecorded.
 
-    can_take_hints = False
+    JSONL files are matched by (digest of the file, qid, sample) and know no hints or re-asks. A ledger export (Parquet) is matched by the key of
+    the request, as the ledger it came from was: it answers exactly what was asked then, hints and re-asks included.
+    """
 
-    def __init__(self, recordings: Sequence[Path]) -> None:
-        """Read all files; raises DataError as `read_recordings` does."""
-        self._recordings = read_recordings(recordings)
+    def __init__(self, recordings: Sequence[Path], *, settings: Settings) -> None:
+        """Read all files; raises DataError as `read_recordings` does, ArtifactError for a Parquet file that is no export."""
+        exports = [path for path in recordings if path.suffix == ".parquet"]
+        self._recordings = read_recordings([path for path in recordings if path.suffix != ".parquet"])
+        self._settings = settings
+        self._exported = {entry.key: entry.reply for path in exports for entry in read_export(path)}
+        self._sources = sorted({entry.source for path in exports for entry in read_export(path)})
+
+    @property
+    def can_take_hints(self) -> bool:
+        """Whether hinted asks were recorded."""
+        return bool(self._exported)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,17 +99,24 @@ class RecordedTeacher:
         return None
 
     def source(self, ask: Ask) -> str:
-        """File digest and qid: the prompt did not produce this reply, so it alone cannot name it."""
+        """File digest and qid (the prompt did not produce this reply, so it alone cannot name it), or the exported ledger's own source."""
         recording = self._recordings.get((ask.qid, ask.sample))
-        return f"recorded:{recording.digest if recording else ''}:{ask.qid}"
+        if recording is not None:
+            return f"recorded:{recording.digest}:{ask.qid}"
+        known = (source for source in self._sources if first_request(ask, self._settings).key(source) in self._exported)
+        return next(known, f"recorded::{ask.qid}")
 
-    def price(self, *, model: str, tokens_in: int, tokens_out: int) -> float | None:
+    def price(self, model: str) -> Price:
         """Nothing."""
-        return 0.0
+        return FREE
 
-    async def reply(self, ask: Ask, *, settings: Settings, reask: int, limiter: Limiter) -> Reply:
-        """The recorded text. Asking again cannot change it, so a re-ask raises NotRecorded too."""
+    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
+        """The recorded reply."""
+        ask = request.ask
+        exported = self._exported.get(request.key(self.source(ask)))
+        if exported is not None:
+            return exported
         recording = self._recordings.get((ask.qid, ask.sample))
-        if recording is None or ask.hinted or reask:
+        if recording is None or ask.hinted or request.reask:
             raise NotRecorded
-        return Reply(text=recording.text, finish_reason="stop", model=settings.model, tokens_in=0, tokens_out=0, request_id="")
+        return Reply(text=recording.text, finish_reason="stop", model=self._settings.model, tokens_in=0, tokens_out=0, request_id="")

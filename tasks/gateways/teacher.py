@@ -1,28 +1,23 @@
-"""The teacher's nouns, and `ask_all`: ask a batch of questions through the ledger, pay for none of them twice.
+"""The teacher's nouns: what is sent, what comes back, and the key under which the ledger keeps it.
 
-A `Teacher` turns one `Ask` into one `Reply`. Everything that all kinds of teacher share lives here: the ledger look-up, the
-budget, the re-asks, the outcome of each question. Whether a text is usable is the caller's to say (`judge`).
+A `Teacher` turns one `Request` into one `Reply`. Asking a whole batch through the ledger is `tasks.gateways.caller`'s work.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, Self
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, TeacherRefused, TeacherUnavailable
-from tasks.contracts.fingerprint import fingerprint
-from tasks.contracts.rows import Outcome
+from tasks.contracts.asks import Ask
 
 if TYPE_CHECKING:
-    from tasks.gateways.ledger import Ledger
     from tasks.gateways.limits import Limiter
+    from tasks.gateways.prices import Price
 
-GIVE_UP_AFTER = 20  # asks in a row that got no reply after all their retries: the endpoint is down, not the question odd
+_REASK_SEED = 1_000_003  # far from any sample index, so that a re-ask never repeats another sample's seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +30,8 @@ class Reply:
     tokens_in: int
     tokens_out: int
     request_id: str
+    tokens_cached: int = 0  # part of tokens_in that the endpoint had in its prompt cache
+    status: int = 200
     tries: int = 1
     seconds: float = 0.0
 
@@ -47,6 +44,45 @@ class Settings:
     temperature: float
     max_tokens: int
     attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing to send: an ask, or the `reask`-th repair of it, whose messages then hold what was wrong."""
+
+    ask: Ask
+    reask: int
+    messages: tuple[dict[str, str], ...]
+    settings: Settings
+
+    def body(self) -> dict[str, Any]:
+        """The chat-completions body, the same online and in a batch."""
+        body: dict[str, Any] = {
+            "model": self.settings.model,
+            "messages": list(self.messages),
+            "temperature": self.settings.temperature,
+            "max_tokens": self.settings.max_tokens,
+            "seed": self.ask.sample + self.reask * _REASK_SEED,
+        }
+        if self.ask.schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "teaching", "strict": True, "schema": self.ask.schema}}
+        return body
+
+    def key(self, source: str) -> str:
+        """Ledger key: SHA-256 of everything that decides a reply and of nothing else (qid, attempts, mode, code and speed are not in it)."""
+        request: dict[str, object] = {
+            "source": source,
+            "messages": self.messages,
+            "model": self.settings.model,
+            "sampling": {"temperature": float(self.settings.temperature), "max_tokens": self.settings.max_tokens},
+            "response_schema": self.ask.schema,
+            "sample": self.ask.sample,
+        }
+        if self.reask:
+            request["reask"] = self.reask
+        # every part is plain JSON, so the general fingerprint's walk over types is saved: this runs for each of a million rows
+        text = json.dumps(request, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Teacher(Protocol):
@@ -65,189 +101,35 @@ class Teacher(Protocol):
         """What besides the request decides the reply: the endpoint's path, or the digest of a recording. Part of the ledger key."""
         ...
 
-    def price(self, *, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        """Dollars for one call; None where no price is known."""
+    def price(self, model: str) -> Price | None:
+        """What a model's tokens cost; None where no price is known."""
         ...
 
-    async def reply(self, ask: Ask, *, settings: Settings, reask: int, limiter: Limiter) -> Reply:
+    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
         """One reply, at the limiter's pace. Raises NoReply for this ask alone; TeacherRefused or TeacherUnavailable end the run."""
         ...
 
 
-def request_key(ask: Ask, *, source: str, settings: Settings, reask: int) -> str:
-    """Ledger key: SHA-256 of everything that decides a reply and of nothing else (qid, attempts, code and speed are not in it)."""
-    request: dict[str, object] = {
-        "source": source,
-        "messages": ask.messages,
-        "model": settings.model,
-        "sampling": {"temperature": float(settings.temperature), "max_tokens": settings.max_tokens},
-        "response_schema": None,
-        "sample": ask.sample,
-    }
-    return fingerprint(request if reask == 0 else {**request, "reask": reask})
+def repaired(ask: Ask, reask: int, *, reply: Reply, problem: str) -> tuple[dict[str, str], ...]:
+    """The messages of a re-ask: what the teacher said and why it cannot be used. A refusal is asked again as it was."""
+    if reply.finish_reason == "content_filter":
+        return ask.messages
+    said = ({"role": "assistant", "content": reply.text},) if reply.text and reply.finish_reason != "length" else ()
+    form = "as the JSON object that was asked for" if ask.schema is not None else "in exactly the form that was asked for"
+    return (*ask.messages, *said, {"role": "user", "content": f"Your reply could not be used: {problem}. Answer the question again, {form}."})
 
 
-def estimated_tokens(messages: Sequence[dict[str, str]]) -> int:
-    """Usual prompt size in tokens: 4 bytes of English a token and 4 tokens of framing a message."""
-    return sum(len(text.encode("utf-8", "replace")) // 4 + 4 for message in messages for text in message.values())
+def first_request(ask: Ask, settings: Settings) -> Request:
+    """The ask as it is."""
+    return Request(ask=ask, reask=0, messages=ask.messages, settings=settings)
 
 
-def largest_tokens(messages: Sequence[dict[str, str]]) -> int:
-    """Upper bound of the prompt's tokens: no byte-level tokenizer makes more tokens than there are bytes."""
-    return sum(len(text.encode("utf-8", "replace")) + 8 for message in messages for text in message.values())
-
-
-async def ask_all(
-    asks: Sequence[Ask],
-    *,
-    teacher: Teacher,
-    ledger: Ledger,
-    limiter: Limiter,
-    settings: Settings,
-    judge: Callable[[str], str | None],
-    progress: Callable[[int, int], None],
-) -> tuple[list[Answer], Usage]:
-    """Ask everything; answers come in the order asked. Equal asks are sent once.
-
-    `judge` returns why a whole reply is unusable, or None; `progress(done, total)` is called after each question.
-    A question without a usable reply is an Answer like any other. Raises TeacherRefused, TeacherUnavailable or BudgetReached
-    when going on is pointless: calls on the wire are then still awaited and recorded, because they are paid.
-    """
-    caller = _Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings, judge=judge)
-    caller.refuse_unpriced()
-    keys = [request_key(ask, source=teacher.source(ask), settings=settings, reask=0) for ask in asks]
-    shares = Counter(keys)
-    done = 0
-
-    async def one(key: str, ask: Ask) -> Answer:
-        nonlocal done
-        try:
-            answer = await caller.answer(ask)
-        except Exception:
-            limiter.close()  # before anything else runs, so that not one more call starts
-            raise
-        done += shares[key]
-        progress(done, len(asks))
-        return answer
-
-    firsts = dict(zip(reversed(keys), reversed(asks), strict=True))
-    tasks = {key: asyncio.create_task(one(key, ask)) for key, ask in reversed(firsts.items())}
-    await _finish(tasks.values(), limiter)
-    answers = [replace(tasks[key].result(), ask=ask) for key, ask in zip(keys, asks, strict=True)]
-    return answers, caller.usage + Usage(cached=len(asks) - len(tasks))
-
-
-async def _finish(tasks: Iterable[asyncio.Task[Answer]], limiter: Limiter) -> None:
-    """Wait for all tasks, or for the first error: then cancel those that wait, let calls on the wire end, and raise it."""
-    everything = set(tasks)
+def parts_of(body: Mapping[str, Any]) -> tuple[str, str]:
+    """(text, finish reason) of a chat-completion body. Raises ValueError when it is none; a refusal reads as a content filter."""
     try:
-        if everything:
-            await asyncio.wait(everything, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        pending = {task for task in everything if not task.done()}
-        if pending:
-            limiter.close()  # where the caller was cancelled
-            for task in pending - limiter.on_wire:
-                task.cancel()
-            await asyncio.wait(pending)
-    faults = [fault for task in everything if not task.cancelled() and (fault := task.exception()) is not None]
-    if faults:
-        raise faults[0]
-
-
-@dataclass
-class _Caller:
-    """One `ask_all` at work: the ledger, the budget and the re-asks around a teacher."""
-
-    teacher: Teacher
-    ledger: Ledger
-    limiter: Limiter
-    settings: Settings
-    judge: Callable[[str], str | None]
-    usage: Usage = field(default_factory=Usage)
-    silent: int = 0  # asks in a row without a reply
-    reserved: int = 0  # calls of this batch that hold a reservation
-    admission: asyncio.Lock = field(default_factory=asyncio.Lock)
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def refuse_unpriced(self) -> None:
-        """A cap cannot be held over calls of unknown price."""
-        model = self.settings.model
-        if self.ledger.budget_usd is not None and self.teacher.price(model=model, tokens_in=1, tokens_out=1) is None:
-            raise TeacherRefused(
-                f"no price is known for the model {model!r}, so the budget of ${self.ledger.budget_usd:g} cannot be kept: "
-                "name a model with a published price, or set execution.teacher.budget_usd to null"
-            )
-
-    async def answer(self, ask: Ask) -> Answer:
-        """Ask until a reply is usable or the attempts are used up."""
-        answer: Answer | None = None
-        for reask in range(self.settings.attempts):
-            try:
-                reply = await self._reply(ask, reask)
-            except NoReply as error:
-                self._count_silence(error)
-                return answer or self._failed(ask, error)
-            outcome, note = self._outcome(reply)
-            answer = Answer(ask=ask, outcome=outcome, text=reply.text, model=reply.model, attempts=reask + 1, note=note)
-            if outcome is Outcome.OK:
-                break
-        assert answer is not None, "settings.attempts must be at least 1"
-        return answer
-
-    def _outcome(self, reply: Reply) -> tuple[Outcome, str]:
-        if reply.finish_reason == "length":
-            return Outcome.CUT, f"cut at {reply.tokens_out} tokens; raise recipe.teacher.max_tokens"
-        if reply.finish_reason == "content_filter":
-            return Outcome.REFUSED, "a content filter answered"
-        problem = self.judge(reply.text)
-        return (Outcome.OK, "") if problem is None else (Outcome.UNPARSED, problem)
-
-    def _count_silence(self, error: NoReply) -> None:
-        self.usage += Usage(retries=error.tries - 1)
-        if isinstance(error, NotRecorded):
-            return
-        self.silent += 1
-        if self.silent >= GIVE_UP_AFTER:
-            raise TeacherUnavailable(f"{self.silent} questions in a row got no reply; the last said: {error}. What was answered is kept; run again later")
-
-    def _failed(self, ask: Ask, error: NoReply) -> Answer:
-        self.usage += Usage(failed=1)
-        return Answer(ask=ask, outcome=Outcome.FAILED, text="", model="", attempts=1, note=str(error))
-
-    async def _reply(self, ask: Ask, reask: int) -> Reply:
-        source = self.teacher.source(ask)
-        key = request_key(ask, source=source, settings=self.settings, reask=reask)
-        stored = self.ledger.find(key)
-        if stored is not None:
-            self.usage += Usage(cached=1)
-            return stored
-        model = self.settings.model
-        worst = self.teacher.price(model=model, tokens_in=largest_tokens(ask.messages), tokens_out=self.settings.max_tokens)
-        async with self._reservation(worst or 0.0):
-            reply = await self.teacher.reply(ask, settings=self.settings, reask=reask, limiter=self.limiter)
-            usd = self.teacher.price(model=model, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out)
-            self.ledger.record(key, reply, source=source, usd=usd)
-        self.silent = 0
-        self.usage += Usage(calls=1, retries=reply.tries - 1, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd or 0.0)
-        return reply
-
-    @asynccontextmanager
-    async def _reservation(self, usd: float) -> AsyncIterator[None]:
-        """Hold `usd` of the budget for one call. Waits while calls of this batch may still give back what they did not need."""
-        async with self.admission:
-            while (reservation := self.ledger.reserve(usd)) is None:
-                if not self.reserved:
-                    raise BudgetReached(
-                        f"the next call may cost ${usd:.4f}, which would pass execution.teacher.budget_usd = {self.ledger.budget_usd:g} "
-                        f"(${self.ledger.spent():.4f} spent). Every reply so far is kept in the ledger; raise the cap and run again to go on"
-                    )
-                self.settled.clear()
-                await self.settled.wait()
-            self.reserved += 1
-        try:
-            yield
-        finally:
-            self.reserved -= 1
-            self.ledger.release(reservation)
-            self.settled.set()
+        choice = body["choices"][0]
+        message = choice["message"]
+        text, refused = message.get("content") or "", bool(message.get("refusal"))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ValueError("the body is not a chat completion") from None
+    return str(text), "content_filter" if refused else str(choice.get("finish_reason") or "")

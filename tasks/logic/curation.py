@@ -10,11 +10,11 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tasks.contracts.failures import UnbalancedCorpus
-from tasks.contracts.rows import Curated, Outcome, Question, Taught
+from tasks.contracts.rows import Curated, Outcome, Question, Taught, Verdict
 
 
 class Rationale(Protocol):
@@ -67,6 +67,7 @@ def curate(
     groups: dict[str, list[Taught]] = defaultdict(list)
     for row in taught:
         groups[row.qid].append(row)
+    votes = {qid: consensus([row.verdict for row in rows if not row.hinted and row.outcome == Outcome.OK]) for qid, rows in groups.items()}
     roles = assign_roles([rows[0] for rows in groups.values()], pair_share=pair_share, seed=seed)
     parsed = [rows for rows in groups.values() if any(row.outcome == Outcome.OK and not row.hinted for row in rows)]
     agreed = {qid: _distinct(row for row in rows if _agrees(row) and not row.hinted) for qid, rows in groups.items()}
@@ -76,6 +77,7 @@ def curate(
             kept += [_curated(row, provenance="agreed", weight=1.0, role=roles[qid]) for row in agreed[qid]]
         elif disagreement == "rationalise":
             kept.append(_rationalised(rows, template=template, weight=rationalised_weight, role=roles[qid]))
+    kept = [replace(row, consensus=votes[row.qid].verdict, consensus_margin=votes[row.qid].margin) for row in kept]
     steps = (
         _count("asked", (rows[0] for rows in groups.values())),
         _count("reply with a verdict", (rows[0] for rows in parsed)),
@@ -83,6 +85,21 @@ def curate(
         _count(f"after {disagreement}", {row.qid: row for row in kept}.values()),
     )
     return Curation(rows=kept, steps=steps)
+
+
+class Consensus(NamedTuple):
+    """What most samples say, and by what share of all samples it leads."""
+
+    verdict: str
+    margin: float
+
+
+def consensus(verdicts: Sequence[str]) -> Consensus:
+    """Majority of yes/no verdicts with its margin; unparsed and 0 where there is none."""
+    lead = verdicts.count(Verdict.YES) - verdicts.count(Verdict.NO)
+    if not lead:
+        return Consensus(Verdict.UNPARSED, 0.0)
+    return Consensus(Verdict.YES if lead > 0 else Verdict.NO, abs(lead) / len(verdicts))
 
 
 def check_balance(steps: Sequence[FilterStep], *, max_shift: float) -> None:
@@ -139,7 +156,7 @@ def _rationalised(rows: Sequence[Taught], *, template: Callable[[Question], Rati
 
 def _curated(row: Taught, *, provenance: str, weight: float, role: str, **replaced: Any) -> Curated:
     values = {field.name: getattr(row, field.name) for field in fields(Taught)}
-    return Curated(**{**values, **replaced, "provenance": provenance, "weight": weight, "role": role})
+    return Curated(**{**values, **replaced, "provenance": provenance, "weight": weight, "role": role, "consensus": "", "consensus_margin": 0.0})
 
 
 def _count(step: str, rows: Iterable[Question]) -> FilterStep:

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Literal
 
 from tasks.contracts.asks import Answer, Ask
 from tasks.contracts.rows import Drafted, Outcome, Taught, Verdict
 from tasks.logic.benchmarks import Benchmark
 
+_SCHEMA_MODELS = ("gpt-4o", "gpt-4.1", "gpt-5", "o1", "o3", "o4")  # OpenAI, "Structured outputs": supported from gpt-4o-2024-08-06 on
+_BEFORE_SCHEMAS = ("gpt-4o-2024-05-13", "o1-mini", "o1-preview")
 
-def asks_for(rows: Sequence[Drafted], *, benchmark: Benchmark, samples: int, hint: bool) -> list[Ask]:
+
+def replies_as_json(response_format: Literal["auto", "json_schema", "text"], *, model: str) -> bool:
+    """Whether the teacher is asked for an object of the benchmark's schema; "auto" knows which of OpenAI's models keep to one."""
+    if response_format != "auto":
+        return response_format == "json_schema"
+    return model.startswith(_SCHEMA_MODELS) and not model.startswith(_BEFORE_SCHEMAS)
+
+
+def asks_for(rows: Sequence[Drafted], *, benchmark: Benchmark, samples: int, hint: bool, as_json: bool) -> list[Ask]:
     """`samples` asks a question; with `hint` the gold facts stand in the prompt, which makes another ledger key."""
-    return [Ask(qid=row.qid, sample=sample, messages=benchmark.teacher_messages(row, hint=hint), hinted=hint) for row in rows for sample in range(samples)]
+    schema = benchmark.reply_schema if as_json else None
+    return [
+        Ask(qid=row.qid, sample=sample, messages=benchmark.teacher_messages(row, hint=hint, as_json=as_json), hinted=hint, schema=schema)
+        for row in rows
+        for sample in range(samples)
+    ]
+
+
+def shards(count: int, *, size: int) -> list[tuple[int, int]]:
+    """(first, end) of consecutive pieces of at most `size`, as even as can be."""
+    pieces = -(-count // size)
+    return [(count * number // pieces, count * (number + 1) // pieces) for number in range(pieces)]
 
 
 def disagreements(rows: Sequence[Drafted], taught: Sequence[Taught]) -> list[Drafted]:
@@ -43,4 +65,7 @@ def _taught(row: Drafted, answer: Answer, benchmark: Benchmark) -> Taught:
         hinted=answer.ask.hinted,
         teacher=answer.model,
         note=answer.note,
+        attempts=answer.attempts,
+        status=answer.status,
+        request_id=answer.request_id,
     )

@@ -58,7 +58,7 @@ def test_all_faults_are_told_at_once() -> None:
     [
         ({"recipe.sft.effective_batch": 7}, "is not a multiple of execution.train.device_batch"),
         ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
-        ({"recipe.teacher.kind": "recorded"}, "needs at least one JSONL file"),
+        ({"recipe.teacher.kind": "recorded"}, "needs a JSONL file or a ledger export"),
         ({"recipe.teacher.recordings": ["nowhere.jsonl"]}, "no such file nowhere.jsonl"),
         ({"recipe.teacher.error_rate": None}, "needs error_rate and no_bias"),
         ({"recipe.sample.path": "x.json"}, "pocketqa is built in"),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from tasks.contracts.asks import Answer, Ask, Usage
 from tasks.contracts.rows import Drafted, Question
+from tasks.gateways.caller import Caller, price_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
 from tasks.gateways.openai_teacher import OpenAITeacher
-from tasks.gateways.teacher import Settings, Teacher, ask_all
+from tasks.gateways.prices import Price
+from tasks.gateways.teacher import Settings, Teacher
 from tasks.logic.benchmarks import pocketqa
 from tasks.logic.benchmarks.teacher_talk import parse_teacher_reply, teacher_messages
 
@@ -40,6 +42,7 @@ class Bench:
     ledger: Path
     settings: Settings = field(default_factory=lambda: Settings(model="gpt-4", temperature=0.0, max_tokens=200, attempts=2))
     budget: float | None = None
+    price: Price | None = None
     in_flight: int = 8
     waits: list[float] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
@@ -52,15 +55,9 @@ class Bench:
         limiter = Limiter(requests_per_minute=10**6, tokens_per_minute=10**9, max_in_flight=self.in_flight, sleep=self._sleep)
         async with teacher or OpenAITeacher(timeout_seconds=20.0) as opened:
             with Ledger(self.ledger, budget_usd=self.budget) as ledger:
-                return await ask_all(
-                    wanted,
-                    teacher=opened,
-                    ledger=ledger,
-                    limiter=limiter,
-                    settings=self.settings,
-                    judge=judge,
-                    progress=lambda done, total: self.progress.append((done, total)),
-                )
+                price = price_of(opened, model=self.settings.model, given=self.price)
+                caller = Caller(teacher=opened, ledger=ledger, limiter=limiter, settings=self.settings, judge=judge, price=price)
+                return await caller.ask(wanted, progress=lambda done, total, _: self.progress.append((done, total)))
 
     def attempts(self, count: int) -> "Bench":
         return replace(self, settings=replace(self.settings, attempts=count))

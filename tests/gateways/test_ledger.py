@@ -7,20 +7,22 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.contracts.asks import Ask
+from tasks.contracts.asks import Ask, Usage
 from tasks.contracts.failures import ArtifactError, BudgetReached, TeacherRefused
 from tasks.contracts.rows import Outcome
 from tasks.gateways.ledger import Ledger
+from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, verify_ledger
+from tasks.gateways.prices import Price
 from tasks.gateways.simulated_teacher import Fault
-from tasks.gateways.teacher import Reply, Settings, request_key
-from tests.gateways.bench import asks
+from tasks.gateways.teacher import Reply, Request, Settings
+from tests.gateways.bench import asks, questions
 
 REPLY = Reply(text="a", finish_reason="stop", model="m", tokens_in=3, tokens_out=4, request_id="r", tries=2, seconds=0.5)
 
@@ -33,14 +35,15 @@ _requests = st.fixed_dictionaries(
         "temperature": st.sampled_from([0, 0.0, 1.0]),
         "max_tokens": st.integers(1, 2),
         "reask": st.integers(0, 2),
+        "schema": st.sampled_from([None, {"type": "object"}]),
     }
 )
 
 
 def _key(request, *, qid="q", attempts=1, hinted=False):
-    ask = Ask(qid=qid, sample=request["sample"], messages=request["messages"], hinted=hinted)
+    ask = Ask(qid=qid, sample=request["sample"], messages=request["messages"], hinted=hinted, schema=request["schema"])
     sampling = Settings(model=request["model"], temperature=request["temperature"], max_tokens=request["max_tokens"], attempts=attempts)
-    return request_key(ask, source=request["source"], settings=sampling, reask=request["reask"])
+    return Request(ask=ask, reask=request["reask"], messages=ask.messages, settings=sampling).key(request["source"])
 
 
 @given(_requests, _requests)
@@ -55,7 +58,7 @@ def test_a_reply_comes_back_as_it_was_stored(tmp_path_factory, text, usd):
         assert ledger.find("k") is None
         ledger.record("k", reply, source="/v1", usd=usd)
         assert ledger.find("k") == reply
-        assert asdict(ledger.usage()) == {"calls": 1, "cached": 0, "retries": 1, "failed": 0, "tokens_in": 3, "tokens_out": 4, "usd": usd or 0.0}
+        assert ledger.usage() == Usage(calls=1, retries=1, tokens_in=3, tokens_out=4, usd=usd or 0.0)
 
 
 def _write(path: Path, first: int) -> None:
@@ -63,8 +66,7 @@ def _write(path: Path, first: int) -> None:
         for number in range(first, first + 150):
             reservation = ledger.reserve(1.0)
             assert reservation is not None
-            ledger.record(str(number), REPLY, source="/v1", usd=1.0)
-            ledger.release(reservation)
+            ledger.record(str(number), REPLY, source="/v1", usd=1.0, reservation=reservation)
 
 
 def test_two_processes_write_one_file(tmp_path):
@@ -112,8 +114,7 @@ def test_no_interleaving_of_two_owners_passes_the_cap(tmp_path_factory, steps):
                     held.append((owner, reservation, usd))
             elif held:
                 owner, reservation, worst = held.pop()
-                owner.record(str(number), REPLY, source="/v1", usd=worst * share)
-                owner.release(reservation)
+                owner.record(str(number), REPLY, source="/v1", usd=worst * share, reservation=reservation)
             assert one.spent() + sum(worst for _, _, worst in held) <= 5.0 + 1e-9
 
 
@@ -150,16 +151,84 @@ async def test_the_budget_holds_under_64_calls_and_raising_it_goes_on(bench, ser
     assert (usage.cached, server.calls) == (before, 150)
 
 
-async def test_a_budget_needs_a_price(bench, serve):
+async def test_a_paid_model_needs_a_price(bench, serve):
     server = serve()
-    bench.budget = 5.0
     bench.settings = replace(bench.settings, model="my-own-model")
     with pytest.raises(TeacherRefused, match="no price is known"):
         await bench.ask(asks(1))
     assert server.calls == 0
-    bench.budget = None
+    bench.price = Price(input=1.0, cached_input=0.5, output=2.0, origin="given")
     (answer,), usage = await bench.ask(asks(1))
-    assert (answer.outcome, usage.usd) == (Outcome.OK, 0.0)
+    assert answer.outcome == Outcome.OK
+    assert usage.usd == pytest.approx((usage.tokens_in + 2 * usage.tokens_out) / 1e6)
+
+
+def _flip(path: Path, needle: bytes) -> None:
+    """Change one byte of the file, inside `needle`."""
+    content = bytearray(path.read_bytes())
+    assert content.count(needle) == 1
+    content[content.index(needle) + len(needle) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+async def test_a_damaged_row_alone_is_bought_again(bench, serve):
+    server = serve()
+    wanted = asks(20)
+    await bench.ask(wanted)
+    victim = wanted[7]
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (request_id,) = [entry.reply.request_id for entry in ledger.entries() if questions(20)[7].facts[0][:20] in entry.reply.text][:1]
+    _flip(bench.ledger, f'"request_id":"{request_id}"'.encode())
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        (fault,) = verify_ledger(ledger)
+        assert "fails its checksum" in fault
+        assert len(ledger_stats(ledger).damaged) == 1
+    answers, usage = await bench.ask(wanted)
+    assert (usage.calls, usage.cached, server.calls) == (1, 19, 21)
+    assert answers[7].ask == victim
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        assert verify_ledger(ledger) == []
+    assert (await bench.ask(wanted))[1].calls == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(where=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_any_flipped_byte_of_a_row_is_noticed(tmp_path_factory, where, bit):
+    path = tmp_path_factory.mktemp("ledger") / "l.sqlite"
+    with Ledger(path, budget_usd=None) as ledger:
+        ledger.record("k" * 64, replace(REPLY, text="word " * 50), source="/v1", usd=0.25)
+        (body,) = ledger.db.execute("SELECT body FROM replies").fetchone()
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[content.index(body.encode()) + where % len(body)] ^= 1 << bit
+    path.write_bytes(bytes(content))
+    with Ledger(path, budget_usd=None) as ledger:
+        assert ledger.find("k" * 64) is None
+        assert ledger.damaged == {"k" * 64}
+
+
+def test_a_second_machine_imports_what_the_first_exported(tmp_path):
+    export = tmp_path / "ledger.parquet"
+    with Ledger(tmp_path / "one.sqlite", budget_usd=None) as one:
+        for number in range(30):
+            one.record(f"k{number}", replace(REPLY, text=f"reply {number} \ud800"), source="/v1", usd=0.5)
+        assert export_ledger(one, export) == 30
+    with Ledger(tmp_path / "two.sqlite", budget_usd=1.0) as two:
+        two.record("k3", replace(REPLY, text="mine"), source="/v1", usd=0.5)
+        assert import_ledger(two, export) == 29
+        assert import_ledger(two, export) == 0
+        assert two.spent() == 0.5
+        found = two.find("k3"), two.find("k4")
+        assert [reply.text for reply in found if reply] == ["mine", "reply 4 ?"]
+        assert ledger_stats(two).replies == {("/v1", "m", "online"): 1, ("/v1", "m", "imported"): 29}
+
+
+def test_a_file_that_is_no_export_is_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"no parquet")
+    with Ledger(tmp_path / "l.sqlite", budget_usd=None) as ledger, pytest.raises(ArtifactError, match="ledger export"):
+        import_ledger(ledger, path)
 
 
 _CHILD = """

@@ -25,22 +25,22 @@ async def test_a_recording_answers_without_key_or_network_and_lacks_are_failed_r
     path = _write(tmp_path / "r.jsonl", [_row(known, True), "", _row(negative, "no"), _row(silent, None)])
     wanted = [ask_for(question) for question in (known, negative, silent, unknown)] + [ask_for(known, hinted=True), ask_for(known, sample=1)]
     bench.budget = 1.0
-    answers, usage = await bench.ask(wanted, teacher=RecordedTeacher([path]))
+    answers, usage = await bench.ask(wanted, teacher=RecordedTeacher([path], settings=bench.settings))
     assert [answer.outcome for answer in answers] == [Outcome.OK, Outcome.OK, Outcome.UNPARSED, Outcome.FAILED, Outcome.FAILED, Outcome.FAILED]
     assert answers[0].text == f"It follows for {known.qid}.\nFinal answer: Yes"
     assert answers[1].text.endswith("Final answer: No")
     assert {answer.note for answer in answers[3:]} == {"not in the recordings"}
     assert (usage.calls, usage.failed, usage.usd) == (3, 3, 0.0)
-    again, second = await bench.ask(wanted, teacher=RecordedTeacher([path]))
+    again, second = await bench.ask(wanted, teacher=RecordedTeacher([path], settings=bench.settings))
     assert (again, second.calls, second.cached) == (answers, 0, 3)
 
 
 async def test_a_changed_recording_is_another_source(bench, tmp_path):
     (question,) = questions(1)
     path = _write(tmp_path / "r.jsonl", [_row(question, "yes")])
-    await bench.ask([ask_for(question)], teacher=RecordedTeacher([path]))
+    await bench.ask([ask_for(question)], teacher=RecordedTeacher([path], settings=bench.settings))
     _write(path, [_row(question, "no")])
-    (answer,), usage = await bench.ask([ask_for(question)], teacher=RecordedTeacher([path]))
+    (answer,), usage = await bench.ask([ask_for(question)], teacher=RecordedTeacher([path], settings=bench.settings))
     assert usage.calls == 1
     assert answer.text.endswith("No")
 

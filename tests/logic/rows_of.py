@@ -25,12 +25,23 @@ def taught(question: Question, *, verdict: str | None = None, hinted: bool = Fal
     row: dict[str, Any] = {
         "sample": 0, "reply": "", "outcome": "ok", "verdict": verdict or question.answer, "reasoning": said.reasoning, "asked": said.asked,
         "answered": said.answered, "asked_source": "teacher", "hinted": hinted, "teacher": "t", "note": "",
+        "attempts": 1, "status": 200, "request_id": "r",
     }  # fmt: skip
     return Taught(**values(drafted(question), Drafted), **{**row, **changes})
 
 
 def curated(question: Question, *, role: str = "sft", **changes: Any) -> Curated:
-    return Curated(**{**values(taught(question), Taught), "provenance": "agreed", "weight": 1.0, "role": role, **changes})
+    return Curated(
+        **{
+            **values(taught(question), Taught),
+            "provenance": "agreed",
+            "weight": 1.0,
+            "role": role,
+            "consensus": question.answer,
+            "consensus_margin": 1.0,
+            **changes,
+        }
+    )
 
 
 def completion(row: Question, text: str, *, arm: str = "reasoning", sample: int = 0, cut: bool = False) -> Completion:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import UnbalancedCorpus
-from tasks.logic.curation import FilterStep, assign_roles, check_balance, curate
+from tasks.logic.curation import FilterStep, assign_roles, check_balance, consensus, curate
 from tests.logic.rows_of import BENCHMARK, questions, taught
 
 SETTINGS = {"template": BENCHMARK.template_rationale, "rationalised_weight": 0.5, "pair_share": 0.0, "seed": 0}
@@ -67,3 +67,20 @@ def test_roles_split_every_class_alike(n: int, share: float, seed: int) -> None:
         for kind in {row.kind for row in members}:
             own = [row for row in members if row.kind == kind]
             assert abs(sum(roles[row.qid] == "pair" for row in own) - share * len(own)) < 2
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "margin"),
+    [(["yes"], "yes", 1.0), (["yes", "no", "no"], "no", 1 / 3), (["yes", "no"], "unparsed", 0.0), ([], "unparsed", 0.0), (["no", "unparsed"], "no", 0.5)],
+)
+def test_consensus_is_the_majority_with_its_margin(said, verdict, margin):
+    assert consensus(said) == (verdict, pytest.approx(margin))
+
+
+def test_a_kept_row_carries_what_the_samples_said():
+    question = questions(1)[0]
+    wrong = other(question.answer)
+    rows = [taught(question, sample=0), taught(question, sample=1, verdict=wrong), taught(question, sample=2, verdict=wrong)]
+    (kept,) = curate(rows, disagreement="rationalise", **SETTINGS).rows
+    assert (kept.consensus, kept.verdict) == (wrong, question.answer)
+    assert kept.consensus_margin == pytest.approx(1 / 3)

@@ -23,6 +23,7 @@ class Benchmark(Protocol):
     direct_prefix: str
     yes_choices: tuple[str, ...]
     no_choices: tuple[str, ...]
+    reply_schema: Mapping[str, object]
 
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks in a file, `kinds` for those that have kinds (None = all)."""
@@ -48,8 +49,8 @@ class Benchmark(Protocol):
     def parse_skeleton(self, text: str) -> yes_no.ParsedSkeleton:
         """A completion taken apart."""
 
-    def teacher_messages(self, question: Drafted, *, hint: bool) -> tuple[dict[str, str], ...]:
-        """Chat messages for the teacher; `hint` gives the gold facts and verdict away."""
+    def teacher_messages(self, question: Drafted, *, hint: bool, as_json: bool) -> tuple[dict[str, str], ...]:
+        """Chat messages for the teacher; `hint` gives the gold facts and verdict away, `as_json` asks for an object of `reply_schema`."""
 
     def parse_teacher_reply(self, text: str) -> teacher_talk.TeacherReply:
         """The teacher's reply taken apart."""
@@ -69,6 +70,7 @@ class _YesNo:
     direct_prefix = yes_no.DIRECT_PREFIX
     yes_choices: tuple[str, ...] = yes_no.YES_CHOICES
     no_choices: tuple[str, ...] = yes_no.NO_CHOICES
+    reply_schema: Mapping[str, object] = teacher_talk.REPLY_SCHEMA
     draft_prompt = staticmethod(yes_no.draft_prompt)
     parse_draft = staticmethod(yes_no.parse_draft)
     direct_completion = staticmethod(yes_no.direct_completion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from tasks.logic.benchmarks.yes_no import Rationale, word
 
 HINT_MARK = "What is known:"  # begins the part of a message that gives the gold facts away
 _ANALYSIS, _STEPS, _ASSESSMENT = "## Teaching Analysis", "## Step-by-Step Reasoning", "## Final Assessment"
-_SYSTEM = f"""You teach a student to reason. You see a yes/no question, the student's draft and its clarifying questions.
+_TASK = """You teach a student to reason. You see a yes/no question, the student's draft and its clarifying questions.
 Keep, repair or replace the clarifying questions: one to three whose answers settle the matter. Answer each in one short sentence. \
-Then reason from the answers in at most three short sentences, and give the verdict only at the end. Reply in exactly this form:
+Then reason from the answers in at most three short sentences, and give the verdict only at the end."""
+_SYSTEM = f"""{_TASK} Reply in exactly this form:
 
 {_ANALYSIS}
 Q: (clarifying question)
@@ -25,6 +27,24 @@ A: (its answer)
 
 {_ASSESSMENT}
 **[YES]** or **[NO]**"""
+
+_EXCHANGE_SCHEMA = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
+    "required": ["question", "answer"],
+    "additionalProperties": False,
+}
+REPLY_SCHEMA: dict[str, object] = {  # keys in the order in which they are to be written: the verdict comes last
+    "type": "object",
+    "properties": {
+        "questions": {"type": "array", "items": _EXCHANGE_SCHEMA},
+        "reasoning": {"type": "string"},
+        "verdict": {"type": "string", "enum": ["yes", "no"]},
+    },
+    "required": ["questions", "reasoning", "verdict"],
+    "additionalProperties": False,
+}
+_SYSTEM_SCHEMA = f"{_TASK} Reply with one JSON object: questions (each with its answer), reasoning, verdict."
 
 _SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
 _EXCHANGE = re.compile(r"^[\s*-]*Q\d*[.:)]\s*[*_]*\s*(.+?)\s*$\s*^[\s*-]*A\d*[.:)]\s*[*_]*\s*(.+?)\s*$", re.MULTILINE)
@@ -89,8 +109,11 @@ class TeacherReply(Rationale):
     problem: str
 
 
-def teacher_messages(question: Drafted, *, hint: bool) -> tuple[dict[str, str], ...]:
-    """The chat messages for one drafted question. `hint` adds gold facts, decomposition and verdict, for questions that a teacher got wrong."""
+def teacher_messages(question: Drafted, *, hint: bool, as_json: bool = False) -> tuple[dict[str, str], ...]:
+    """The chat messages for one drafted question. `hint` adds gold facts, decomposition and verdict, for questions that a teacher got wrong.
+
+    `as_json` asks for an object of REPLY_SCHEMA instead of our headings.
+    """
     lines = [f"Question: {question.question}", f"Student draft: {_squeeze(turn(question.draft)) or '(empty)'}"]
     lines += ["Student questions:", *(f"- {asked}" for asked in question.draft_questions)] if question.draft_questions else []
     if hint:
@@ -99,15 +122,17 @@ def teacher_messages(question: Drafted, *, hint: bool) -> tuple[dict[str, str], 
             f"The right verdict is {word(question.answer)}. Write reasoning that reaches it from the facts, as if you had found it; "
             "never mention that it was given."
         ]
-    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n".join(lines)})
+    return ({"role": "system", "content": _SYSTEM_SCHEMA if as_json else _SYSTEM}, {"role": "user", "content": "\n".join(lines)})
 
 
 def parse_teacher_reply(text: str) -> TeacherReply:
-    """Read a reply: our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
+    """Read a reply: an object of REPLY_SCHEMA, our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
 
     The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
     has no more to say than its answers, those are the reasoning.
     """
+    if text.lstrip().startswith("{"):
+        return _from_json(text)
     said = own_text(text)
     sections = _sections(said)
     if _STEPS in sections:
@@ -120,6 +145,32 @@ def parse_teacher_reply(text: str) -> TeacherReply:
     verdict = _reply_verdict(sections.get(_ASSESSMENT, said))
     problem = "no verdict" if verdict is Verdict.UNPARSED else "" if reasoning else "no reasoning"
     return TeacherReply(asked=tuple(_squeeze(ask) for ask, _ in pairs), answered=answered, reasoning=reasoning, verdict=verdict, problem=problem)
+
+
+def _from_json(text: str) -> TeacherReply:
+    """A reply that is meant to be an object of REPLY_SCHEMA. What it lacks is its problem; nothing is guessed."""
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        return _unreadable(f"no JSON object ({error})")
+    pairs = read.get("questions") if isinstance(read, dict) else None
+    if not isinstance(pairs, list) or not all(_is_exchange(each) for each in pairs):
+        return _unreadable("`questions` must be a list of objects with question and answer")
+    reasoning, verdict = read.get("reasoning"), read.get("verdict")
+    if not isinstance(reasoning, str) or verdict not in ("yes", "no"):
+        return _unreadable("no verdict" if isinstance(reasoning, str) else "no reasoning")
+    answered = tuple(_squeeze(each["answer"]) for each in pairs)
+    prose = _without_verdict(reasoning) or " ".join(answered)
+    asked = tuple(_squeeze(each["question"]) for each in pairs)
+    return TeacherReply(asked=asked, answered=answered, reasoning=prose, verdict=Verdict(verdict), problem="" if prose else "no reasoning")
+
+
+def _is_exchange(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("question"), str) and isinstance(value.get("answer"), str)
+
+
+def _unreadable(problem: str) -> TeacherReply:
+    return TeacherReply(asked=(), answered=(), reasoning="", verdict=Verdict.UNPARSED, problem=problem)
 
 
 def template_rationale(question: Question) -> Rationale:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.contracts.asks import Usage
 from tasks.contracts.recipes import Phase, Profile, headline_arms
 from tasks.contracts.rows import Drafted, Prediction, Score
 from tasks.logic.curation import FilterStep
-from tasks.logic.report.summary import ModelScores, StageLine, TeacherUsage, TestRead, summary
+from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import Comparison, is_right
 
@@ -112,11 +113,9 @@ def _excluded(facts: RunFacts) -> dict[str, int]:
     return dict(counts)
 
 
-def _usage(teach: Made) -> TeacherUsage:
-    used = TeacherUsage(**teach.summary["usage"])
-    if not teach.cached:
-        return used
-    return TeacherUsage(calls=0, cached=used.calls + used.cached, retries=0, failed=0, tokens_in=0, tokens_out=0, usd=0.0)
+def _usage(teach: Made) -> Usage:
+    used = Usage(**teach.summary["usage"])
+    return Usage(cached=used.calls + used.cached) if teach.cached else used
 
 
 def _reads(register: Sequence[Mapping[str, Any]]) -> list[TestRead]:

@@ -65,5 +65,8 @@ def _charts(view: ReportView) -> list[Chart]:
 
 
 def _usage(usage: Mapping[str, Any]) -> list[tuple[str, str]]:
-    names = {"calls": "Calls", "cached": "From the ledger", "retries": "Retries", "failed": "Failed", "tokens_in": "Tokens in", "tokens_out": "Tokens out"}
+    names = {
+        "calls": "Calls", "cached": "From the ledger", "retries": "Retries", "reasks": "Asked again", "failed": "Failed",
+        "tokens_in": "Tokens in", "tokens_out": "Tokens out",
+    }  # fmt: skip
     return [(name, f"{usage[key]:,}") for key, name in names.items()] + [("US dollars", f"{usage['usd']:.2f}")]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tasks.contracts.asks import Usage
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Score
 from tasks.logic.curation import FilterStep
@@ -22,19 +23,6 @@ class ModelScores:
 
     headline: str
     scores: tuple[Score, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherUsage:
-    """What the teacher cost: requests sent, answers taken from the ledger, tokens, US dollars."""
-
-    calls: int
-    cached: int
-    retries: int
-    failed: int
-    tokens_in: int
-    tokens_out: int
-    usd: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +61,7 @@ def summary(
     comparisons: Sequence[Comparison],
     curation: Mapping[str, object],
     filters: Sequence[FilterStep],
-    teacher_usage: TeacherUsage,
+    teacher_usage: Usage,
     stages: Sequence[StageLine],
     test_reads: Sequence[TestRead],
 ) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import math
 import random
 from typing import Any
 
+from tasks.contracts.asks import Usage
 from tasks.contracts.rows import Prediction
 from tasks.logic.curation import FilterStep
-from tasks.logic.report.summary import ModelScores, StageLine, TeacherUsage, TestRead, summary
+from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import compare, holm, score
 
@@ -82,7 +83,7 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
             FilterStep(step="teacher agrees with gold", yes=112, no=150),
             FilterStep(step="after rationalise", yes=160, no=160),
         ),
-        "teacher_usage": TeacherUsage(calls=374, cached=12, retries=9, failed=0, tokens_in=118_204, tokens_out=41_870, usd=0.1374),
+        "teacher_usage": Usage(calls=374, cached=12, retries=9, failed=0, tokens_in=118_204, tokens_out=41_870, usd=0.1374),
         "stages": [
             StageLine(stage="sample", seconds=0.4, cached=True, artifact="data/sample/1f0c2a9b"),
             StageLine(stage="teach", seconds=42.0, cached=True, artifact="data/teach/77aa01be"),

@@ -33,7 +33,7 @@ KEYS = [
 ]
 CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy"]
 COMPARISON = ["name", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
-USAGE = ["calls", "cached", "retries", "failed", "tokens_in", "tokens_out", "usd"]
+USAGE = ["calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out", "usd"]
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from starlette.routing import Route
 
 from tasks.contracts.failures import SocratuneError, TeacherRefused, TeacherUnavailable
 from tasks.contracts.rows import Outcome
+from tasks.gateways.caller import GIVE_UP_AFTER
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.openai_teacher import TRIES, OpenAITeacher
 from tasks.gateways.simulated_teacher import Fault, SimulatedServer
-from tasks.gateways.teacher import GIVE_UP_AFTER
 from tests.gateways.bench import KEY, asks
 
 

@@ -1,0 +1,214 @@
+"""Ask through OpenAI's Batch API: half the price, an answer within a day, the same ledger keys as online.
+
+Every step is noted in the ledger before the next one begins, so a run that is killed takes up its batches where they are: a batch that was sent
+is found again by its mark, one that was not is drawn anew. Batches that expire or fail in part keep every reply that was paid; the rest is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import openai
+from openai.types import Batch
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from tasks.contracts.asks import Answer, Ask, Usage
+from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
+from tasks.gateways.batch_store import BatchStore, Drawn
+from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached
+from tasks.gateways.openai_teacher import ENDPOINT, RETRIED, TRIES, OpenAITeacher, filtered, reply_from
+from tasks.gateways.teacher import Reply, first_request
+
+T = TypeVar("T")
+LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires
+ROUNDS = 4  # times that a question is sent before it counts as failed
+MARK = "socratune"  # metadata key that names our batch
+_OVER = frozenset({"completed", "expired", "cancelled", "failed"})
+
+
+@dataclass(kw_only=True)
+class BatchCaller:
+    """Asks like `Caller`, whose ledger, chain of re-asks and outcomes it uses. `sleep` waits between two looks at a batch."""
+
+    caller: Caller
+    teacher: OpenAITeacher
+    poll_seconds: float
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _errors: dict[str, NoReply] = field(default_factory=dict, init=False)
+    _rounds: Counter[str] = field(default_factory=Counter, init=False)
+
+    def __post_init__(self) -> None:
+        self.caller = replace(self.caller, price=self.caller.price.in_batch())
+        self._store = BatchStore(self.caller.ledger)
+
+    async def ask(self, asks: Sequence[Ask], *, progress: Progress) -> tuple[list[Answer], Usage]:
+        """As `Caller.ask`. `progress` moves with the request counts that the API reports."""
+        caller = self.caller
+        firsts = {first_request(ask, caller.settings).key(self.teacher.source(ask)): ask for ask in reversed(asks)}
+        tally = Tally(replies=caller.ledger.find_many(firsts))
+        tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
+        while True:
+            steps = {key: caller.advance(ask, tally) for key, ask in firsts.items()}
+            wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
+            progress(len(asks) - len(wanted), len(asks), tally.usage)
+            if not wanted:
+                break
+            batches = await self._open(wanted)
+            if not batches:
+                raise budget_reached(caller.ledger, caller.worst_usd(next(iter(wanted.values())).request))
+            settled = len(asks) - len(wanted)
+
+            def tell(done: int, settled: int = settled) -> None:
+                progress(settled + done, len(asks), tally.usage)
+
+            await self._wait_for(batches, wanted, tally, tell)
+        answers = {key: step if isinstance(step, Answer) else self._given_up(step, tally) for key, step in steps.items()}
+        keys = [first_request(ask, caller.settings).key(self.teacher.source(ask)) for ask in asks]
+        return [replace(answers[key], ask=ask) for key, ask in zip(keys, asks, strict=True)], tally.usage
+
+    def _given_up(self, step: Wanted, tally: Tally) -> Answer:
+        error = self._errors.get(step.key) or NoReply(f"expired in {ROUNDS} batches", tries=ROUNDS)
+        return step.so_far or self.caller.failed(step.request.ask, error, tally)
+
+    async def _open(self, wanted: Mapping[str, Wanted]) -> dict[str, str]:
+        """Our batches by remote id: those that hold wanted questions already, and new ones for the rest as far as the budget goes."""
+        endpoint = str(self.teacher.client().base_url)
+        remote: dict[str, str] = {}
+        for drawn in self._store.open_batches(endpoint, keys=wanted):
+            found = drawn.remote_id or (await self._find_remote(drawn) if drawn.file_id else None)
+            if found is None:
+                self._store.close(drawn.id)  # never sent: drawn anew below
+            else:
+                self._store.sent(drawn.id, found)
+                remote[found] = drawn.id
+        held = self._store.lines_of(remote.values())
+        rest = [step for key, step in wanted.items() if key not in held]
+        costs = [(step.key, self.caller.worst_usd(step.request)) for step in rest]
+        while drawn_keys := self._store.draw(endpoint, costs[:LINES]):
+            batch, keys = drawn_keys
+            remote[await self._send(batch, [wanted[key] for key in keys])] = batch
+            costs = costs[len(keys) :]
+        return remote
+
+    async def _send(self, batch: str, steps: Sequence[Wanted]) -> str:
+        """Upload and start one batch; returns its remote id."""
+        client = self.teacher.client()
+        lines = [{"custom_id": step.key, "method": "POST", "url": ENDPOINT, "body": step.request.body()} for step in steps]
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        file = await self._insist(lambda: client.files.create(file=(f"{MARK}-{batch}.jsonl", content), purpose="batch"))
+        drawn = self._store.uploaded(batch, file.id)
+
+        async def create() -> str:
+            found = await self._find_remote(drawn)  # a reply that was lost on the way must not start a second batch
+            if found is None:
+                made = await client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", metadata={MARK: batch})
+                found = made.id
+            return found
+
+        remote = await self._insist(create)
+        self._store.sent(batch, remote)
+        return remote
+
+    async def _find_remote(self, drawn: Drawn) -> str | None:
+        """The id of the batch that was made from our file, if the API knows one."""
+        async for each in await self._insist(lambda: self.teacher.client().batches.list(limit=100)):
+            if (each.metadata or {}).get(MARK) == drawn.id:
+                return str(each.id)
+        return None
+
+    async def _wait_for(self, batches: dict[str, str], wanted: Mapping[str, Wanted], tally: Tally, told: Callable[[int], None]) -> None:
+        """Look at every batch until all are over; collect each as soon as it is."""
+        counts = dict.fromkeys(batches, 0)
+        left = dict(batches)
+        while left:
+            for remote in list(left):
+                state = await self._insist(partial(self.teacher.client().batches.retrieve, remote))
+                counts[remote] = state.request_counts.completed if state.request_counts else 0
+                if state.status in _OVER:
+                    await self._collect(left.pop(remote), state, wanted, tally)
+            told(sum(counts.values()))
+            if left:
+                await self.sleep(self.poll_seconds)
+
+    async def _collect(self, batch: str, state: Batch, wanted: Mapping[str, Wanted], tally: Tally) -> None:
+        """Keep every reply of a batch that is over, then close it. Lines without one are wanted still."""
+        if state.status == "failed":
+            self._store.close(batch)
+            said = "; ".join(str(error.message) for error in (state.errors.data if state.errors and state.errors.data else []))
+            raise TeacherRefused(
+                f"the provider refused the batch {state.id} ({said or 'no reason given'}); check recipe.teacher and the account's batch limits"
+            )
+        replies: dict[str, tuple[Reply, float | None]] = {}
+        refusal: TeacherRefused | None = None
+        for file_id in (state.output_file_id, state.error_file_id):
+            if not file_id:
+                continue
+            content = await self._insist(partial(self.teacher.client().files.content, file_id))
+            for line in content.text.splitlines():
+                refusal = self._read(line, wanted, replies) or refusal
+        for key in self._store.lines_of([batch]):
+            self._rounds[key] += 1
+        self.caller.ledger.record_batch(replies, source=self.teacher.source(next(iter(wanted.values())).request.ask))
+        self._store.close(batch)
+        for key, (reply, usd) in replies.items():
+            tally.replies[key] = reply
+            reask = key in wanted and wanted[key].request.reask > 0
+            tally.usage += Usage(calls=1, reasks=int(reask), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd or 0.0)
+        if refusal is not None:
+            raise refusal
+        if state.status == "cancelled":
+            raise TeacherUnavailable(f"the batch {state.id} was cancelled at the provider; its replies so far are in the ledger, run again to send the rest")
+
+    def _read(self, line: str, wanted: Mapping[str, Wanted], replies: dict[str, tuple[Reply, float | None]]) -> TeacherRefused | None:
+        """One line of an output or error file: a reply to keep, an error to remember, or a refusal that ends the run."""
+        try:
+            row: Any = json.loads(line)
+            key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error") or {}
+            body, status = response.get("body") or {}, int(response.get("status_code") or 0)
+            error = error or body.get("error") or {}
+            code, message = str(error.get("code") or ""), str(error.get("message") or "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None  # no line of ours; what it was to answer stays wanted
+        step = wanted.get(key)
+        if step is None:
+            return None
+        if status == 200:
+            try:
+                reply = reply_from(body, request_id=str(response.get("request_id") or row.get("id") or ""), tries=1, seconds=0.0, request=step.request)
+            except ValueError:
+                self._errors[key] = NoReply("the body is not a chat completion", tries=1, status=status)
+                return None
+            replies[key] = (reply, self.caller.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached))
+        elif code == "content_filter":
+            replies[key] = (filtered(step.request), 0.0)
+        elif code == "insufficient_quota" or (400 <= status < 500 and status not in RETRIED):
+            return TeacherRefused(f"the endpoint refused a request of the batch (HTTP {status}: {message or code}); replies so far are in the ledger")
+        else:
+            self._errors[key] = NoReply(f"HTTP {status}: {message or code}", tries=self._rounds[key] + 1, status=status)
+        return None
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make one call to the batch endpoints, again after passing trouble. Raises TeacherRefused or TeacherUnavailable otherwise."""
+        trouble = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(TRIES), wait=wait_random_exponential(multiplier=0.5, max=30.0), retry=retry_if_exception_type(trouble),
+            sleep=self.sleep, reraise=True,
+        )  # fmt: skip
+        fault: Exception
+        try:
+            return await retrying(call)
+        except openai.APIStatusError as error:
+            said = self.teacher.tell(error)
+            final = error.status_code < 500 and error.status_code not in RETRIED
+            fault = (
+                TeacherRefused(f"the batch endpoint says {said}") if final else TeacherUnavailable(f"the batch endpoint keeps saying {said}; run again later")
+            )
+        except openai.APIConnectionError as error:
+            fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({type(error).__name__}); run again later: batches that were sent go on")
+        raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context

@@ -1,0 +1,231 @@
+"""Ask a batch of questions through the ledger and pay for none of them twice.
+
+Everything that all kinds of teacher and both modes share lives here: the ledger look-up, the chain of re-asks, the budget, the outcome of each
+question. One `Caller` serves a process; shards of the same work ask through it side by side. Whether a text is usable is `judge`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from tasks.contracts.asks import Answer, Ask, Usage
+from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, TeacherRefused, TeacherUnavailable
+from tasks.contracts.rows import Outcome
+from tasks.gateways.ledger import Ledger
+from tasks.gateways.limits import Limiter
+from tasks.gateways.prices import Price
+from tasks.gateways.teacher import Reply, Request, Settings, Teacher, first_request, repaired
+from tasks.gateways.tokens import most_tokens
+
+GIVE_UP_AFTER = 20  # asks in a row that got no reply after all their retries: the endpoint is down, not the question odd
+Progress = Callable[[int, int, Usage], None]
+
+
+@dataclass
+class Tally:
+    """The usage of one call of `Caller.ask`, and the replies that it has in hand."""
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A question whose next reply must be bought; `so_far` is the unusable answer that it has."""
+
+    request: Request
+    key: str
+    so_far: Answer | None
+
+
+@dataclass(kw_only=True)
+class Caller:
+    """Asks a teacher through a ledger. `price` None means free of budget; `judge` returns why a whole reply is unusable, or None."""
+
+    teacher: Teacher
+    ledger: Ledger
+    limiter: Limiter
+    settings: Settings
+    judge: Callable[[str], str | None]
+    price: Price
+    _silent: int = field(default=0, init=False)  # asks in a row without a reply
+    _reserved: int = field(default=0, init=False)  # calls of this process that hold a reservation
+    _admission: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _settled: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    async def ask(self, asks: Sequence[Ask], *, progress: Progress) -> tuple[list[Answer], Usage]:
+        """Ask everything; answers come in the order asked. Equal asks are sent once.
+
+        `progress(done, total, usage)` is called after each question. A question without a usable reply is an Answer like any other.
+        Raises TeacherRefused, TeacherUnavailable or BudgetReached when going on is pointless: calls on the wire are then still awaited and
+        recorded, because they are paid.
+        """
+        keys = [first_request(ask, self.settings).key(self.teacher.source(ask)) for ask in asks]
+        shares = Counter(keys)
+        firsts = dict(zip(reversed(keys), reversed(asks), strict=True))
+        tally = Tally(replies=self.ledger.find_many(shares), usage=Usage(cached=len(asks) - len(shares)))
+        tally.usage += Usage(cached=len(tally.replies))
+        answers: dict[str, Answer] = {}
+        done = 0
+
+        def finish(key: str, answer: Answer) -> None:
+            nonlocal done
+            answers[key] = answer
+            done += shares[key]
+            progress(done, len(asks), tally.usage)
+
+        async def buy(key: str, step: Wanted) -> None:
+            try:
+                answer = await self._buy_on(step, tally)
+            except Exception:
+                self.limiter.close()  # before anything else runs, so that not one more call starts
+                raise
+            finish(key, answer)
+
+        missing = {}
+        for key, ask in reversed(firsts.items()):
+            step = self.advance(ask, tally)
+            if isinstance(step, Answer):
+                finish(key, step)
+            else:
+                missing[key] = step
+        await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
+        return [replace(answers[key], ask=ask) for key, ask in zip(keys, asks, strict=True)], tally.usage
+
+    def advance(self, ask: Ask, tally: Tally) -> Answer | Wanted:
+        """The end of a question by what is known, or the reply that must be bought next."""
+        request, source = first_request(ask, self.settings), self.teacher.source(ask)
+        answer: Answer | None = None
+        while True:
+            key = request.key(source)
+            reply = self._known(key, tally)
+            if reply is None:
+                return Wanted(request=request, key=key, so_far=answer)
+            outcome, note = self._outcome(reply)
+            answer = Answer(
+                ask=ask, outcome=outcome, text=reply.text, model=reply.model, attempts=request.reask + 1, note=note,
+                status=reply.status, request_id=reply.request_id,
+            )  # fmt: skip
+            if outcome is Outcome.OK or answer.attempts >= self.settings.attempts:
+                return answer
+            request = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
+
+    def failed(self, ask: Ask, error: NoReply, tally: Tally) -> Answer:
+        """The answer of a question that got no reply at all."""
+        tally.usage += Usage(failed=1)
+        final = isinstance(error, NotRecorded)
+        return Answer(ask=ask, outcome=Outcome.FAILED, text="", model="", attempts=1, note=str(error), status=error.status, final=final)
+
+    def worst_usd(self, request: Request) -> float:
+        """The most that a request can cost."""
+        return self.price.usd(tokens_in=most_tokens(request.messages), tokens_out=self.settings.max_tokens)
+
+    def _known(self, key: str, tally: Tally) -> Reply | None:
+        if key not in tally.replies:
+            reply = self.ledger.find(key)
+            if reply is None:
+                return None
+            tally.replies[key] = reply
+            tally.usage += Usage(cached=1)
+        return tally.replies[key]
+
+    def _outcome(self, reply: Reply) -> tuple[Outcome, str]:
+        if reply.finish_reason == "length":
+            return Outcome.CUT, f"it was cut off after {reply.tokens_out} tokens (recipe.teacher.max_tokens); be brief"
+        if reply.finish_reason == "content_filter":
+            return Outcome.REFUSED, "a content filter answered"
+        problem = self.judge(reply.text)
+        return (Outcome.OK, "") if problem is None else (Outcome.UNPARSED, problem)
+
+    async def _buy_on(self, step: Wanted, tally: Tally) -> Answer:
+        """Buy replies until one is usable or the attempts are used up."""
+        while True:
+            try:
+                await self._buy(step, tally)
+            except NoReply as error:
+                self._count_silence(error, tally)
+                return step.so_far or self.failed(step.request.ask, error, tally)
+            after = self.advance(step.request.ask, tally)
+            if isinstance(after, Answer):
+                return after
+            step = after
+
+    async def _buy(self, step: Wanted, tally: Tally) -> None:
+        async with self._reservation(self.worst_usd(step.request)) as reservation:
+            reply = await self.teacher.reply(step.request, limiter=self.limiter)
+            usd = self.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached)
+            self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation)
+        self._silent = 0
+        tally.replies[step.key] = reply
+        tally.usage += Usage(
+            calls=1, retries=reply.tries - 1, reasks=min(step.request.reask, 1), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd
+        )
+
+    def _count_silence(self, error: NoReply, tally: Tally) -> None:
+        tally.usage += Usage(retries=error.tries - 1)
+        if isinstance(error, NotRecorded):
+            return
+        self._silent += 1
+        if self._silent >= GIVE_UP_AFTER:
+            raise TeacherUnavailable(f"{self._silent} questions in a row got no reply; the last said: {error}. What was answered is kept; run again later")
+
+    @asynccontextmanager
+    async def _reservation(self, usd: float) -> AsyncIterator[int]:
+        """Hold `usd` of the budget for one call. Waits while calls of this process may still give back what they did not need."""
+        async with self._admission:
+            while (reservation := self.ledger.reserve(usd)) is None:
+                if not self._reserved:
+                    raise budget_reached(self.ledger, usd)
+                self._settled.clear()
+                await self._settled.wait()
+            self._reserved += 1
+        recorded = False
+        try:
+            yield reservation
+            recorded = True
+        finally:
+            self._reserved -= 1
+            if not recorded:
+                self.ledger.release(reservation)
+            self._settled.set()
+
+
+def price_of(teacher: Teacher, *, model: str, given: Price | None) -> Price:
+    """The price to hold the budget by: the profile's, else the teacher's. Raises TeacherRefused where neither is known."""
+    price = given or teacher.price(model)
+    if price is None:
+        raise TeacherRefused(
+            f"no price is known for the model {model!r}: set execution.teacher.price to {{input: .., cached_input: .., output: ..}} in dollars per million "
+            "tokens (all 0 for a model of your own), or name a model with a published price"
+        )
+    return price
+
+
+def budget_reached(ledger: Ledger, usd: float) -> BudgetReached:
+    """Why no call may start, and how to go on."""
+    return BudgetReached(
+        f"the next call may cost ${usd:.4f}, which would pass execution.teacher.budget_usd = {ledger.budget_usd:g} "
+        f"(${ledger.spent():.4f} spent). Every reply so far is kept in the ledger; raise the cap and run again to go on"
+    )
+
+
+async def _finish(tasks: Iterable[asyncio.Task[None]], limiter: Limiter) -> None:
+    """Wait for all tasks, or for the first error: then cancel those that wait, let calls on the wire end, and raise it."""
+    everything = set(tasks)
+    try:
+        if everything:
+            await asyncio.wait(everything, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        pending = {task for task in everything if not task.done()}
+        if pending:
+            limiter.close()  # where the caller was cancelled
+            for task in pending - limiter.on_wire:
+                task.cancel()
+            await asyncio.wait(pending)
+    faults = [fault for task in everything if not task.cancelled() and (fault := task.exception()) is not None]
+    if faults:
+        raise faults[0]
