@@ -50,11 +50,12 @@ class BatchCaller:
     async def ask(self, asks: Sequence[Ask], *, progress: Progress) -> tuple[list[Answer], Usage]:
         """As `Caller.ask`. `progress` moves with the request counts that the API reports."""
         caller = self.caller
+        self._store.close_collected()
         firsts = {first_request(ask, caller.settings).key(self.teacher.source(ask)): ask for ask in reversed(asks)}
         tally = Tally(replies=caller.ledger.find_many(firsts))
         tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
         while True:
-            steps = {key: caller.advance(ask, tally) for key, ask in firsts.items()}
+            steps = {key: caller.advance(ask, key, tally) for key, ask in firsts.items()}
             wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
             progress(len(asks) - len(wanted), len(asks), tally.usage)
             if not wanted:
@@ -117,7 +118,8 @@ class BatchCaller:
 
     async def _find_remote(self, drawn: Drawn) -> str | None:
         """The id of the batch that was made from our file, if the API knows one."""
-        async for each in await self._insist(lambda: self.teacher.client().batches.list(limit=100)):
+        page = self.teacher.client().batches.list
+        async for each in await self._insist(partial(page, limit=100)):
             if (each.metadata or {}).get(MARK) == drawn.id:
                 return str(each.id)
         return None
@@ -200,9 +202,13 @@ class BatchCaller:
             stop=stop_after_attempt(TRIES), wait=wait_random_exponential(multiplier=0.5, max=30.0), retry=retry_if_exception_type(trouble),
             sleep=self.sleep, reraise=True,
         )  # fmt: skip
+
+        async def once() -> T:
+            return await call()
+
         fault: Exception
         try:
-            return await retrying(call)
+            return await retrying(once)
         except openai.APIStatusError as error:
             said = self.teacher.tell(error)
             final = error.status_code < 500 and error.status_code not in RETRIED

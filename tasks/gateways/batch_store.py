@@ -58,6 +58,15 @@ class BatchStore:
             self._ledger.db.execute("DELETE FROM reservations WHERE batch = ?", (batch,))
             self._ledger.db.execute("DELETE FROM batches WHERE id = ?", (batch,))
 
+    def close_collected(self) -> None:
+        """Close batches whose every line is answered: a run that was killed after it collected them could not."""
+        answered = (
+            "SELECT id FROM batches WHERE state = 'sent' AND NOT EXISTS "
+            "(SELECT 1 FROM batch_lines l LEFT JOIN replies r ON r.key = l.key WHERE l.batch = batches.id AND r.key IS NULL)"
+        )
+        for (batch,) in self._ledger.db.execute(answered).fetchall():
+            self.close(batch)
+
     def open_batches(self, endpoint: str, *, keys: Collection[str]) -> list[Drawn]:
         """Batches at this endpoint that hold any of the keys."""
         rows = self._ledger.db.execute("SELECT id, file_id, remote_id FROM batches WHERE endpoint = ?", (endpoint,)).fetchall()

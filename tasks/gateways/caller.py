@@ -88,7 +88,7 @@ class Caller:
 
         missing = {}
         for key, ask in reversed(firsts.items()):
-            step = self.advance(ask, tally)
+            step = self.advance(ask, key, tally)
             if isinstance(step, Answer):
                 finish(key, step)
             else:
@@ -96,23 +96,25 @@ class Caller:
         await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
         return [replace(answers[key], ask=ask) for key, ask in zip(keys, asks, strict=True)], tally.usage
 
-    def advance(self, ask: Ask, tally: Tally) -> Answer | Wanted:
-        """The end of a question by what is known, or the reply that must be bought next."""
-        request, source = first_request(ask, self.settings), self.teacher.source(ask)
-        answer: Answer | None = None
-        while True:
-            key = request.key(source)
-            reply = self._known(key, tally)
-            if reply is None:
-                return Wanted(request=request, key=key, so_far=answer)
-            outcome, note = self._outcome(reply)
-            answer = Answer(
-                ask=ask, outcome=outcome, text=reply.text, model=reply.model, attempts=request.reask + 1, note=note,
-                status=reply.status, request_id=reply.request_id,
-            )  # fmt: skip
-            if outcome is Outcome.OK or answer.attempts >= self.settings.attempts:
-                return answer
-            request = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
+    def advance(self, ask: Ask, key: str, tally: Tally) -> Answer | Wanted:
+        """The end of a question (whose first request has `key`) by what is known, or the reply that must be bought next."""
+        step: Answer | Wanted = Wanted(request=first_request(ask, self.settings), key=key, so_far=None)
+        while isinstance(step, Wanted) and (reply := self._known(step.key, tally)) is not None:
+            step = self._after(step, reply)
+        return step
+
+    def _after(self, step: Wanted, reply: Reply) -> Answer | Wanted:
+        """What a reply leads to: the end, or a re-ask that says what was wrong."""
+        request, ask = step.request, step.request.ask
+        outcome, note = self._outcome(reply)
+        answer = Answer(
+            ask=ask, outcome=outcome, text=reply.text, model=reply.model, attempts=request.reask + 1, note=note,
+            status=reply.status, request_id=reply.request_id,
+        )  # fmt: skip
+        if outcome is Outcome.OK or answer.attempts >= self.settings.attempts:
+            return answer
+        again = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
+        return Wanted(request=again, key=again.key(self.teacher.source(ask)), so_far=answer)
 
     def failed(self, ask: Ask, error: NoReply, tally: Tally) -> Answer:
         """The answer of a question that got no reply at all."""
@@ -142,28 +144,28 @@ class Caller:
         return (Outcome.OK, "") if problem is None else (Outcome.UNPARSED, problem)
 
     async def _buy_on(self, step: Wanted, tally: Tally) -> Answer:
-        """Buy replies until one is usable or the attempts are used up."""
+        """Buy replies until one is usable or the attempts are used up. A re-ask may be known from an earlier run."""
         while True:
             try:
-                await self._buy(step, tally)
+                reply = self._known(step.key, tally) or await self._buy(step, tally)
             except NoReply as error:
                 self._count_silence(error, tally)
                 return step.so_far or self.failed(step.request.ask, error, tally)
-            after = self.advance(step.request.ask, tally)
+            after = self._after(step, reply)
             if isinstance(after, Answer):
                 return after
             step = after
 
-    async def _buy(self, step: Wanted, tally: Tally) -> None:
-        async with self._reservation(self.worst_usd(step.request)) as reservation:
+    async def _buy(self, step: Wanted, tally: Tally) -> Reply:
+        async with self._reservation(step.request) as reservation:
             reply = await self.teacher.reply(step.request, limiter=self.limiter)
             usd = self.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached)
             self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation)
         self._silent = 0
-        tally.replies[step.key] = reply
         tally.usage += Usage(
             calls=1, retries=reply.tries - 1, reasks=min(step.request.reask, 1), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd
         )
+        return reply
 
     def _count_silence(self, error: NoReply, tally: Tally) -> None:
         tally.usage += Usage(retries=error.tries - 1)
@@ -174,8 +176,12 @@ class Caller:
             raise TeacherUnavailable(f"{self._silent} questions in a row got no reply; the last said: {error}. What was answered is kept; run again later")
 
     @asynccontextmanager
-    async def _reservation(self, usd: float) -> AsyncIterator[int]:
-        """Hold `usd` of the budget for one call. Waits while calls of this process may still give back what they did not need."""
+    async def _reservation(self, request: Request) -> AsyncIterator[int]:
+        """Hold the worst price of one call. Waits while calls of this process may still give back what they did not need."""
+        if self.ledger.budget_usd is None:
+            yield 0
+            return
+        usd = self.worst_usd(request)
         async with self._admission:
             while (reservation := self.ledger.reserve(usd)) is None:
                 if not self._reserved:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
 
+import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -115,7 +116,7 @@ class OpenAITeacher:
         started = time.monotonic()
         fault: Exception
         try:
-            response = await self.client().chat.completions.with_raw_response.create(**request.body())
+            response = await self.client().post("/chat/completions", body=request.body(), cast_to=httpx2.Response)  # half the SDK's work a call
         except openai.APIStatusError as error:
             fault = self._translate(error, limiter=limiter, slot=slot)
         except openai.APIConnectionError as error:
@@ -124,7 +125,7 @@ class OpenAITeacher:
         else:
             limiter.learn(**_reported_limits(response.headers))
             seconds = time.monotonic() - started
-            reply = _read(response.text, request_id=response.request_id or "", tries=tries, seconds=seconds, request=request)
+            reply = _read(response.text, request_id=response.headers.get("x-request-id", ""), tries=tries, seconds=seconds, request=request)
             slot.settle(reply.tokens_in + reply.tokens_out)
             return reply
         if isinstance(fault, _Filtered):

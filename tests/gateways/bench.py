@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.contracts.asks import Answer, Ask, Usage
 from tasks.contracts.rows import Drafted, Question
+from tasks.gateways.batch_caller import BatchCaller
 from tasks.gateways.caller import Caller, price_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
@@ -52,12 +53,23 @@ class Bench:
         await asyncio.sleep(0)
 
     async def ask(self, wanted: list[Ask], *, teacher: Teacher | None = None) -> tuple[list[Answer], Usage]:
-        limiter = Limiter(requests_per_minute=10**6, tokens_per_minute=10**9, max_in_flight=self.in_flight, sleep=self._sleep)
         async with teacher or OpenAITeacher(timeout_seconds=20.0) as opened:
             with Ledger(self.ledger, budget_usd=self.budget) as ledger:
-                price = price_of(opened, model=self.settings.model, given=self.price)
-                caller = Caller(teacher=opened, ledger=ledger, limiter=limiter, settings=self.settings, judge=judge, price=price)
-                return await caller.ask(wanted, progress=lambda done, total, _: self.progress.append((done, total)))
+                return await self._caller(opened, ledger).ask(wanted, progress=self._note)
+
+    async def ask_in_batches(self, wanted: list[Ask]) -> tuple[list[Answer], Usage]:
+        async with OpenAITeacher(timeout_seconds=20.0) as teacher:
+            with Ledger(self.ledger, budget_usd=self.budget) as ledger:
+                caller = BatchCaller(caller=self._caller(teacher, ledger), teacher=teacher, poll_seconds=1.0, sleep=self._sleep)
+                return await caller.ask(wanted, progress=self._note)
+
+    def _caller(self, teacher: Teacher, ledger: Ledger) -> Caller:
+        limiter = Limiter(requests_per_minute=10**6, tokens_per_minute=10**9, max_in_flight=self.in_flight, sleep=self._sleep)
+        price = price_of(teacher, model=self.settings.model, given=self.price)
+        return Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=self.settings, judge=judge, price=price)
+
+    def _note(self, done: int, total: int, usage: Usage) -> None:
+        self.progress.append((done, total))
 
     def attempts(self, count: int) -> "Bench":
         return replace(self, settings=replace(self.settings, attempts=count))
