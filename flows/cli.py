@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`."""
+"""The command line: `socratune run PROFILE`, `plan PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`, `ledger ...`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,24 @@ def run(
 
 
 @app.command()
+def plan(
+    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
+) -> None:
+    """Say what a run would find stored, how many teacher calls it would make and what they would cost. Computes nothing, calls nobody.
+
+    Example: socratune plan strategyqa-8gb --set recipe.sample.path=strategyqa_train.json
+    """
+    _quiet_prefect(verbose=False)
+    from flows.forecast import forecast_tables
+
+    try:
+        console.print(asyncio.run(forecast_tables(profile, parse_changes(changes or []))))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
 def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student is wanted")] = "demo") -> None:
     """Fetch a profile's student model and convert it once, without running anything else."""
     _quiet_prefect(verbose=False)
@@ -107,6 +125,52 @@ def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data
         typer.echo(pool_runs(runs))
     except SocratuneError as error:
         _stop(error)
+
+
+ledger_app = typer.Typer(no_args_is_help=True, help="Look after the ledger of teacher replies: nothing in it is ever paid twice.")
+app.add_typer(ledger_app, name="ledger")
+LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger; execution.ledger of a profile")]
+
+
+@ledger_app.command()
+def stats(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
+    """Count replies, tokens and dollars; JSON on standard output."""
+    _on_ledger("stats", ledger)
+
+
+@ledger_app.command()
+def verify(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
+    """Check every row against its checksum and the file's structure; exit code 1 when something is wrong."""
+    _on_ledger("verify", ledger)
+
+
+@ledger_app.command("export")
+def export_replies(file: Annotated[Path, typer.Argument(help="Parquet file to write")], ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
+    """Write all replies to a Parquet file, for another machine or as a recording.
+
+    A whole run is then repeated with neither key nor network: --set recipe.teacher.kind=recorded --set recipe.teacher.recordings=[FILE]
+    """
+    _on_ledger("export", ledger, file)
+
+
+@ledger_app.command("import")
+def import_replies(
+    file: Annotated[Path, typer.Argument(help="Parquet file that `ledger export` wrote")], ledger: LedgerFile = Path("data/ledger.sqlite")
+) -> None:
+    """Add replies that were bought elsewhere. They do not count as spent here."""
+    _on_ledger("import", ledger, file)
+
+
+def _on_ledger(action: str, ledger: Path, file: Path | None = None) -> None:
+    from tasks.ledger import look_after
+
+    try:
+        report = look_after(action, ledger=ledger, file=file)
+    except SocratuneError as error:
+        _stop(error)
+    typer.echo(json.dumps(report, indent=1))
+    if report.get("faults"):
+        raise typer.Exit(1)
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import Field
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.profiles import load_profile
 from tasks.contracts.recipes import Profile, Reading, Recipe, Track, readings
+from tasks.estimate import check_teacher
 from tasks.stage import Context
 
 PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
@@ -80,5 +81,6 @@ class Plan:
 def open_plan(profile: str, overrides: Mapping[str, Any] | None = None) -> Plan:
     """Load and check a profile; every fault is told at once, before anything is computed or paid."""
     loaded = load_profile(profile, folder=PROFILES, overrides=overrides or {})
+    check_teacher(loaded)
     context = Context(root=ArtifactRoot(Path(loaded.execution.root)), execution=loaded.execution)
     return Plan(profile=loaded, overrides=dict(overrides or {}), context=context)

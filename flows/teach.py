@@ -9,6 +9,7 @@ from tasks.contracts.artifacts import ModelRef
 from tasks.contracts.outcomes import Corpus
 from tasks.curate import curate
 from tasks.draft import draft
+from tasks.estimate import tell_cost
 from tasks.publish import publish_corpus
 from tasks.sample import sample
 from tasks.student import student
@@ -43,6 +44,7 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
             run, split=split, questions=questions[split], student=drafter, benchmark=benchmark,
             max_new_tokens=recipe.draft.max_new_tokens, numbers=recipe.student, seed=seed,
         )  # fmt: skip
+    await tell_cost(run, recipe=recipe, questions=questions["train"], drafted=drafted["train"], source=plan.source, rationalise=plan.rationalise)
     taught = await ask_teacher(
         run, drafted=drafted["train"], benchmark=benchmark, recipe=recipe.teacher, recordings=plan.recordings, rationalise=plan.rationalise, seed=seed
     )

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 
 from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.outcomes import Report
 from tasks.contracts.rows import Curated, Score
+from tasks.foresee import foreseen
 from tasks.logic.report.tables import render_markdown_tables
 from tasks.stage import Context
 
+P = ParamSpec("P")
 
+
+def _in_real_runs(publish: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+    """Publish nothing while a plan is made."""
+
+    @functools.wraps(publish)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        if foreseen() is None:
+            await publish(*args, **kwargs)
+
+    return call
+
+
+@_in_real_runs
 async def publish_corpus(context: Context, curated: TableRef[Curated]) -> None:
     """Class counts after each curation filter."""
     filters = context.root.record(curated)["summary"]["filters"]
@@ -23,12 +39,14 @@ async def publish_corpus(context: Context, curated: TableRef[Curated]) -> None:
     await acreate_table_artifact(key="class-shares", table=rows, description="Questions per class after each step of curation")
 
 
+@_in_real_runs
 async def publish_training(context: Context, adapters: Mapping[str, ModelRef]) -> None:
     """One line a trained model: examples, steps, loss, seconds."""
     rows = [{"model": name, **_training_line(context.root.record(ref))} for name, ref in adapters.items()]
     await acreate_table_artifact(key="training", table=rows, description="What was trained")
 
 
+@_in_real_runs
 async def publish_scores(context: Context, scores: TableRef[Score]) -> None:
     """The result table and the comparisons."""
     cells = [
@@ -59,6 +77,7 @@ async def publish_scores(context: Context, scores: TableRef[Score]) -> None:
     await acreate_table_artifact(key="comparisons", table=compared, description="Paired comparisons of headline arms")
 
 
+@_in_real_runs
 async def publish_report(report: Report) -> None:
     """A link to the report, and its tables in Markdown."""
     tables = render_markdown_tables(json.loads(Path(report.summary).read_text(encoding="utf-8")))

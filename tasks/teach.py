@@ -21,12 +21,11 @@ from tasks.contracts.failures import TeacherUnavailable
 from tasks.contracts.recipes import Teacher
 from tasks.contracts.rows import Drafted, Outcome, Taught
 from tasks.gateways.batch_caller import BatchCaller
-from tasks.gateways.caller import Caller, price_of
-from tasks.gateways.kinds import open_teacher, settings_of
+from tasks.gateways.caller import Caller
+from tasks.gateways.kinds import open_teacher, price_for, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
 from tasks.gateways.openai_teacher import OpenAITeacher
-from tasks.gateways.prices import given_price
 from tasks.gateways.teacher import Teacher as Replier
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.teaching import asks_for, disagreements, replies_as_json, shards, taught_rows
@@ -79,7 +78,7 @@ async def _caller(work: Work, recipe: Teacher, teacher: Replier, judge: Callable
     """One caller for all shards, at this process's share of the limits."""
     pace = work.execution.teacher
     limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
-    price = price_of(teacher, model=recipe.model, given=given_price(pace.price) if pace.price and recipe.kind == "openai" else None)
+    price = price_for(teacher, recipe=recipe, pace=pace)
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd))
         caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)

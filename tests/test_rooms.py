@@ -21,7 +21,7 @@ ROOMS: dict[str, tuple[str, set[str], set[str]]] = {
     "logic": ("tasks/logic/**/*.py", {"prefect", *TORCH, *NETWORK, *IMPURE}, {"tasks.logic", "tasks.contracts"}),
     "training": ("tasks/training/*.py", {"prefect", *(NETWORK - {"datasets"})}, {"tasks.training", "tasks.logic", "tasks.contracts"}),
     "gateways": ("tasks/gateways/*.py", {"prefect", *TORCH}, {"tasks.gateways", "tasks.logic", "tasks.contracts"}),
-    "skins": ("tasks/*.py", {*TORCH, *NETWORK}, {"tasks.stage", "tasks.pace", "tasks.gateways", "tasks.logic", "tasks.contracts", "tasks.training"}),
+    "skins": ("tasks/*.py", {*TORCH, *NETWORK}, {"tasks.stage", "tasks.pace", "tasks.foresee", "tasks.gateways", "tasks.logic", "tasks.contracts", "tasks.training"}),
     "flows": ("flows/*.py", {*TORCH, *NETWORK, "pandas", "pyarrow"}, {"flows", "tasks.contracts", "tasks.stage"}),
 }
 

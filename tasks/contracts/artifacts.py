@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from tasks.contracts.failures import ArtifactError
+from tasks.contracts.failures import ArtifactError, NotYet
 from tasks.contracts.fingerprint import canonical, fingerprint
 
 R = TypeVar("R")
@@ -131,11 +131,13 @@ class ArtifactRoot:
         return folder
 
     def absolute(self, ref: TableRef[typing.Any] | ModelRef) -> Path:
-        """Absolute folder of a ref."""
+        """Absolute folder of a ref. Raises NotYet for one that is only foreseen."""
+        if not ref.digest:
+            raise NotYet(f"the {ref.stage} stage has not run yet")
         return self.path / ref.path
 
     def read(self, ref: TableRef[R], row_type: type[R]) -> list[R]:
-        """Rows of a table."""
+        """Rows of a table. Raises NotYet for one that is only foreseen."""
         return read_rows(self.absolute(ref) / TABLE, row_type)
 
     def record(self, ref: TableRef[typing.Any] | ModelRef) -> dict[str, typing.Any]:

@@ -47,3 +47,27 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What asking would take: calls, tokens, US dollars, and minutes at the profile's limits."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    usd: float
+    minutes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the teach stage would cost before it begins. `owned` replies are in the ledger already; `notes` say what the figures rest on."""
+
+    asks: int
+    owned: int
+    low: Cost
+    expected: Cost
+    high: Cost
+    disk_bytes: int
+    notes: tuple[str, ...]

@@ -4,7 +4,8 @@ SocratuneError
 ├── ProfileError            a profile or an override is wrong; lists every fault at once
 ├── DataError               a question file, a recording or a prediction file is wrong
 ├── ArtifactError           an artifact is missing, damaged or of another shape
-│   └── NotFingerprintable  a recipe holds a value without a stable form
+│   ├── NotFingerprintable  a recipe holds a value without a stable form
+│   └── NotYet              a plan came to something that only a run can make
 ├── TeacherError            the teacher cannot answer
 │   ├── TeacherRefused      the endpoint says no for good: key, quota, model, request
 │   ├── NoReply             one question got no reply after all tries; the others go on
@@ -43,6 +44,10 @@ class ArtifactError(SocratuneError):
 
 class NotFingerprintable(ArtifactError):
     """A value that has no stable canonical form, so no address can be made of it."""
+
+
+class NotYet(ArtifactError):
+    """An artifact that is foreseen and not made yet, so nothing behind it can be foreseen."""
 
 
 class TeacherError(SocratuneError):

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,9 +21,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from tasks.contracts.asks import Answer, Ask, Usage
 from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
 from tasks.gateways.batch_store import BatchStore, Drawn
-from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached
+from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached, in_order
 from tasks.gateways.openai_teacher import ENDPOINT, RETRIED, TRIES, OpenAITeacher, filtered, reply_from
-from tasks.gateways.teacher import Reply, first_request
+from tasks.gateways.teacher import Reply
 
 T = TypeVar("T")
 LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires
@@ -44,18 +44,17 @@ class BatchCaller:
     _rounds: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
-        self.caller = replace(self.caller, price=self.caller.price.in_batch())
         self._store = BatchStore(self.caller.ledger)
 
     async def ask(self, asks: Sequence[Ask], *, progress: Progress) -> tuple[list[Answer], Usage]:
         """As `Caller.ask`. `progress` moves with the request counts that the API reports."""
         caller = self.caller
         self._store.close_collected()
-        firsts = {first_request(ask, caller.settings).key(self.teacher.source(ask)): ask for ask in reversed(asks)}
+        firsts, keys = caller.requests(asks)
         tally = Tally(replies=caller.ledger.find_many(firsts))
         tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
         while True:
-            steps = {key: caller.advance(ask, key, tally) for key, ask in firsts.items()}
+            steps = {key: caller.advance(request, key, tally) for key, request in firsts.items()}
             wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
             progress(len(asks) - len(wanted), len(asks), tally.usage)
             if not wanted:
@@ -70,8 +69,7 @@ class BatchCaller:
 
             await self._wait_for(batches, wanted, tally, tell)
         answers = {key: step if isinstance(step, Answer) else self._given_up(step, tally) for key, step in steps.items()}
-        keys = [first_request(ask, caller.settings).key(self.teacher.source(ask)) for ask in asks]
-        return [replace(answers[key], ask=ask) for key, ask in zip(keys, asks, strict=True)], tally.usage
+        return in_order(answers, keys, asks), tally.usage
 
     def _given_up(self, step: Wanted, tally: Tally) -> Answer:
         error = self._errors.get(step.key) or NoReply(f"expired in {ROUNDS} batches", tries=ROUNDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -64,9 +64,8 @@ class Caller:
         Raises TeacherRefused, TeacherUnavailable or BudgetReached when going on is pointless: calls on the wire are then still awaited and
         recorded, because they are paid.
         """
-        keys = [first_request(ask, self.settings).key(self.teacher.source(ask)) for ask in asks]
+        firsts, keys = self.requests(asks)
         shares = Counter(keys)
-        firsts = dict(zip(reversed(keys), reversed(asks), strict=True))
         tally = Tally(replies=self.ledger.find_many(shares), usage=Usage(cached=len(asks) - len(shares)))
         tally.usage += Usage(cached=len(tally.replies))
         answers: dict[str, Answer] = {}
@@ -87,18 +86,27 @@ class Caller:
             finish(key, answer)
 
         missing = {}
-        for key, ask in reversed(firsts.items()):
-            step = self.advance(ask, key, tally)
+        for key, request in firsts.items():
+            step = self.advance(request, key, tally)
             if isinstance(step, Answer):
                 finish(key, step)
             else:
                 missing[key] = step
         await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
-        return [replace(answers[key], ask=ask) for key, ask in zip(keys, asks, strict=True)], tally.usage
+        return in_order(answers, keys, asks), tally.usage
 
-    def advance(self, ask: Ask, key: str, tally: Tally) -> Answer | Wanted:
+    def requests(self, asks: Sequence[Ask]) -> tuple[dict[str, Request], list[str]]:
+        """The first request of every different ask by its key, and the key of each ask."""
+        requests = [first_request(ask, self.settings) for ask in asks]
+        keys = [request.key(self.teacher.source(request.ask)) for request in requests]
+        firsts: dict[str, Request] = {}
+        for key, request in zip(keys, requests, strict=True):
+            firsts.setdefault(key, request)
+        return firsts, keys
+
+    def advance(self, request: Request, key: str, tally: Tally) -> Answer | Wanted:
         """The end of a question (whose first request has `key`) by what is known, or the reply that must be bought next."""
-        step: Answer | Wanted = Wanted(request=first_request(ask, self.settings), key=key, so_far=None)
+        step: Answer | Wanted = Wanted(request=request, key=key, so_far=None)
         while isinstance(step, Wanted) and (reply := self._known(step.key, tally)) is not None:
             step = self._after(step, reply)
         return step
@@ -198,6 +206,12 @@ class Caller:
             if not recorded:
                 self.ledger.release(reservation)
             self._settled.set()
+
+
+def in_order(answers: Mapping[str, Answer], keys: Sequence[str], asks: Sequence[Ask]) -> list[Answer]:
+    """The answers in the order asked; equal asks share one."""
+    ordered = (answers[key] for key in keys)
+    return [answer if answer.ask is ask else replace(answer, ask=ask) for answer, ask in zip(ordered, asks, strict=True)]
 
 
 def price_of(teacher: Teacher, *, model: str, given: Price | None) -> Price:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.contracts.recipes import Teacher as TeacherRecipe
+from tasks.contracts.recipes import TeacherExecution
+from tasks.gateways.caller import price_of
 from tasks.gateways.openai_teacher import OpenAITeacher
+from tasks.gateways.prices import Price, given_price
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedTeacher
 from tasks.gateways.teacher import Settings, Teacher
@@ -15,6 +18,13 @@ from tasks.gateways.teacher import Settings, Teacher
 def settings_of(recipe: TeacherRecipe) -> Settings:
     """How the recipe has every ask sampled."""
     return Settings(model=recipe.model, temperature=recipe.temperature, max_tokens=recipe.max_tokens, attempts=recipe.attempts)
+
+
+def price_for(teacher: Teacher, *, recipe: TeacherRecipe, pace: TeacherExecution) -> Price:
+    """What the recipe's model costs in the profile's mode. Raises TeacherRefused for a paid model without a known price."""
+    given = given_price(pace.price) if pace.price and recipe.kind == "openai" else None
+    price = price_of(teacher, model=recipe.model, given=given)
+    return price.in_batch() if pace.mode == "batch" else price
 
 
 def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_seconds: float, seed: int) -> Teacher:

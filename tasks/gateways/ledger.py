@@ -23,6 +23,7 @@ from typing import Literal, Self
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import ArtifactError
 from tasks.gateways.teacher import Reply
+from tasks.logic.estimate import Known
 
 SCHEMA_VERSION = 2
 STALE_SECONDS = 3600.0  # a call's reservation of a process on another host is dropped after this; no call lives that long
@@ -208,6 +209,13 @@ class Ledger:
         """Totals over the life of the file. `cached`, `reasks` and `failed` belong to a run, so they are 0 here."""
         calls, retries, tokens_in, tokens_out, usd = self.db.execute("SELECT calls, retries, tokens_in, tokens_out, usd FROM totals").fetchone()
         return Usage(calls=calls, retries=retries, tokens_in=tokens_in, tokens_out=tokens_out, usd=usd)
+
+    def usual(self, model: str) -> Known | None:
+        """Mean length and latency of up to 2,000 whole replies of a model, None where it has none. Recorded replies have no latency and do not count."""
+        tokens, seconds, name, end = (f"json_extract(body, '$.{field}')" for field in ("tokens_out", "seconds", "model", "finish_reason"))
+        timed = f"SELECT {tokens} AS tokens, {seconds} AS seconds FROM replies WHERE json_valid(body) AND {name} = ? AND {end} = 'stop' AND {seconds} > 0"
+        rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", (model,)).fetchone()
+        return None if rows[0] is None else Known(tokens_out=rows[0], seconds=rows[1])
 
     def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:
         """Every row in the order of keys (or those asked for), one at a time; a damaged row comes as its key alone."""

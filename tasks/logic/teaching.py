@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Literal
 
 from tasks.contracts.asks import Answer, Ask
-from tasks.contracts.rows import Drafted, Outcome, Taught, Verdict
+from tasks.contracts.rows import Drafted, Outcome, Question, Taught, Verdict
 from tasks.logic.benchmarks import Benchmark
 
 _SCHEMA_MODELS = ("gpt-4o", "gpt-4.1", "gpt-5", "o1", "o3", "o4")  # OpenAI, "Structured outputs": supported from gpt-4o-2024-08-06 on
@@ -29,6 +29,12 @@ def asks_for(rows: Sequence[Drafted], *, benchmark: Benchmark, samples: int, hin
         for row in rows
         for sample in range(samples)
     ]
+
+
+def undrafted(questions: Sequence[Question]) -> list[Drafted]:
+    """Questions as rows with an empty draft, to foresee what asking about them would take."""
+    values = ({field.name: getattr(row, field.name) for field in fields(Question)} for row in questions)
+    return [Drafted(**row, draft="", draft_verdict=Verdict.UNPARSED, draft_questions=(), drafter="") for row in values]
 
 
 def shards(count: int, *, size: int) -> list[tuple[int, int]]:

@@ -1,0 +1,56 @@
+"""What a run of a profile would find, make and pay: the flows themselves, looking ahead instead of running."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.evaluate import evaluate
+from flows.plan import open_plan
+from flows.teach import teach
+from flows.train import train
+from tasks.contracts.asks import Estimate
+from tasks.contracts.failures import NotYet
+from tasks.estimate import free_bytes
+from tasks.foresee import Foreseen, foresee
+
+
+async def forecast(profile: str, overrides: Mapping[str, Any]) -> Foreseen:
+    """Walk the flows as far as what is stored allows. Computes nothing, loads no model and calls nobody."""
+    with foresee() as ahead, suppress(NotYet):
+        corpus = await teach.fn(profile, dict(overrides))
+        students = await train.fn(profile, dict(overrides), corpus)
+        await evaluate.fn(profile, dict(overrides), corpus, students)
+    return ahead
+
+
+async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> RenderableType:
+    """The forecast as tables for a terminal."""
+    plan = open_plan(profile, overrides)
+    ahead = await forecast(profile, overrides)
+    stages = Table("stage", "stored", "took, s", title=f"What a run of {plan.profile.name} finds")
+    for label, stored, seconds in ahead.stages:
+        stages.add_row(label, "yes" if stored else "no, to do", f"{seconds:.0f}" if stored else "")
+    more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
+    return Group(stages, *more, *_cost(ahead.estimate, kind=plan.recipe.teacher.kind), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
+
+
+def _cost(estimate: Estimate | None, *, kind: str) -> list[RenderableType]:
+    if estimate is None:
+        why = (
+            "a recorded teacher costs nothing"
+            if kind == "recorded"
+            else "not known before the questions are fetched: run with --until teach first, or give a file"
+        )
+        return [Text(f"The teacher: {why}.")]
+    title = f"The teacher: {estimate.owned:,} of {estimate.asks:,} replies are in the ledger already"
+    table = Table("", "calls", "tokens in", "tokens out", "US dollars", "minutes", title=title)
+    for name in ("low", "expected", "high"):
+        cost = getattr(estimate, name)
+        table.add_row(name, f"{cost.calls:,}", f"{cost.tokens_in:,}", f"{cost.tokens_out:,}", f"{cost.usd:,.2f}", f"{cost.minutes:,.1f}")
+    return [table, Text("; ".join(estimate.notes)), Text(f"disk for replies: about {estimate.disk_bytes / 2**20:.1f} MiB")]

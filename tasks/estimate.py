@@ -1,0 +1,118 @@
+"""What the teach stage would cost: told in the UI before it begins, and by `socratune plan` without beginning it. Never on the network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import acreate_table_artifact
+
+from tasks.contracts.artifacts import TableRef
+from tasks.contracts.asks import Cost, Estimate
+from tasks.contracts.failures import ProfileError, TeacherRefused
+from tasks.contracts.recipes import Profile, Recipe
+from tasks.contracts.rows import Drafted, Question
+from tasks.foresee import foreseen
+from tasks.gateways.hub import read_questions_file
+from tasks.gateways.kinds import open_teacher, price_for, settings_of
+from tasks.gateways.ledger import Ledger
+from tasks.gateways.teacher import first_request
+from tasks.gateways.tokens import estimated_tokens, how_counted
+from tasks.logic.benchmarks import get_benchmark
+from tasks.logic.estimate import estimate
+from tasks.logic.teaching import asks_for, replies_as_json, undrafted
+from tasks.stage import Context
+
+
+def check_teacher(profile: Profile) -> None:
+    """Raise ProfileError when no price is known for a paid model: told before a student drafts."""
+    recipe, pace = profile.recipe.teacher, profile.execution.teacher
+    if recipe.kind == "openai":
+        try:
+            price_for(open_teacher(recipe, recordings=(), timeout_seconds=1.0, seed=0), recipe=recipe, pace=pace)
+        except TeacherRefused as error:
+            raise ProfileError(profile.name, [f"recipe.teacher.model: {error}"]) from error
+
+
+async def tell_cost(
+    context: Context, *, recipe: Recipe, questions: TableRef[Question], drafted: TableRef[Drafted], source: Path | str | None, rationalise: bool
+) -> None:
+    """Estimate the teach stage from what is stored so far; a table artifact, or a line of the plan."""
+    if recipe.teacher.kind == "recorded":
+        return
+    rows = _rows(context, recipe=recipe, questions=questions, drafted=drafted, source=source)
+    if rows is None:
+        return
+    made = _estimate(context, recipe=recipe, rows=rows, rationalise=rationalise)
+    plan = foreseen()
+    if plan is not None:
+        plan.estimate = made
+        return
+    lines = [{"case": name, **_shown(getattr(made, name))} for name in ("low", "expected", "high")]
+    described = f"{made.owned} of {made.asks} replies are in the ledger already. " + "; ".join(made.notes)
+    await acreate_table_artifact(key="teacher-estimate", table=lines, description=described)
+
+
+def free_bytes(context: Context) -> int:
+    """Room on the disk that holds the artifact root."""
+    existing = next(path for path in (context.root.path, *context.root.path.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _rows(
+    context: Context, *, recipe: Recipe, questions: TableRef[Question], drafted: TableRef[Drafted], source: Path | str | None
+) -> Sequence[Drafted] | None:
+    """The drafts, or the questions with empty drafts; None where neither can be known without fetching."""
+    if drafted.digest:
+        return context.root.read(drafted, Drafted)
+    if questions.digest:
+        return undrafted(context.root.read(questions, Question))
+    if source is not None and not Path(source).exists():
+        return None
+    sample = recipe.sample
+    drawn = get_benchmark(recipe.benchmark).sample(
+        rows=read_questions_file(str(source)) if source else [], named_split=sample.split, kinds=sample.kinds, split="train", n=sample.train, seed=recipe.seed
+    )
+    return undrafted(drawn.questions)
+
+
+def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rationalise: bool) -> Estimate:
+    numbers, pace = recipe.teacher, context.execution.teacher
+    settings, model = settings_of(numbers), numbers.model
+    teacher = open_teacher(numbers, recordings=(), timeout_seconds=pace.timeout_seconds, seed=recipe.seed)
+    asks = asks_for(
+        rows, benchmark=get_benchmark(recipe.benchmark), samples=numbers.samples, hint=False,
+        as_json=replies_as_json(numbers.response_format, model=model),
+    )  # fmt: skip
+    keys = {first_request(ask, settings).key(teacher.source(ask)): ask for ask in asks}
+    path = context.root.path / context.execution.ledger
+    owned, known = set[str](), None
+    if path.is_file():
+        with Ledger(path, budget_usd=None) as ledger:
+            owned, known = set(ledger.find_many(keys)), ledger.usual(model)
+    price = price_for(teacher, recipe=numbers, pace=pace)
+    missing = [ask for key, ask in keys.items() if key not in owned]
+    notes = [f"prompt tokens {how_counted(model)}", f"prices: {price.origin}"]
+    if pace.mode == "batch":
+        notes.append("a batch may take up to 24 hours whatever the limits say")
+    if any(not row.draft for row in rows):
+        notes.append("drafts are not written yet, so prompts are counted without them")
+    return estimate(
+        prompts=[estimated_tokens(ask.messages, model=model) for ask in missing],
+        owned=len(owned),
+        questions=len(rows),
+        hints=rationalise,
+        attempts=numbers.attempts,
+        max_tokens=numbers.max_tokens,
+        known=known,
+        usd=lambda tokens_in, tokens_out: price.usd(tokens_in=tokens_in, tokens_out=tokens_out),
+        pace=pace,
+        notes=notes,
+    )
+
+
+def _shown(cost: Cost) -> dict[str, Any]:
+    return {**asdict(cost), "usd": f"{cost.usd:.2f}", "minutes": f"{cost.minutes:.1f}"}
