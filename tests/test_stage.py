@@ -155,3 +155,22 @@ async def test_two_runs_at_once_compute_once(tmp_path: Path) -> None:
     one, other = await asyncio.gather(chain(str(tmp_path), "hello"), chain(str(tmp_path), "hello"))
     assert one[:2] == other[:2]
     assert sorted(CALLS) == ["copy", "hello"]
+
+
+@table_stage("half", version=1, run_name="half")
+async def half(work: Work, *, enough: int) -> Table[Example]:
+    """Partial while it was called fewer than `enough` times."""
+    CALLS.append("half")
+    return Table([example("x")], Example, {}, partial=CALLS.count("half") < enough)
+
+
+async def test_a_partial_table_serves_its_run_and_is_made_again_by_the_next(tmp_path: Path) -> None:
+    CALLS.clear()
+
+    @flow(name="halves")
+    async def halves() -> int:
+        context = Context(root=ArtifactRoot(tmp_path), execution=None)  # type: ignore[arg-type]
+        return len(context.root.read(await half(context, enough=2), Example))
+
+    assert [await halves() for _ in range(3)] == [1, 1, 1]
+    assert CALLS == ["half", "half"]

@@ -40,18 +40,29 @@ class Pipeline:
         return subprocess.Popen(
             self.command(until=until, changes=changes),
             cwd=PROJECT,
-            env={**os.environ, **self.environment, "OMP_NUM_THREADS": "1"},
+            env=self.whole_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def whole_environment(self) -> dict[str, str]:
+        """What a run sees."""
+        return {**os.environ, **self.environment, "OMP_NUM_THREADS": "1"}
+
+    def failed(self, *, until: str, changes: Mapping[str, Any]) -> str:
+        """Run to a failure; returns what it said, on one line."""
+        command = self.command(until=until, changes=changes)
+        done = subprocess.run(command, cwd=PROJECT, env=self.whole_environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return " ".join(done.stderr.split())
 
     def run(self, *, until: str = "report", changes: Mapping[str, Any] | None = None) -> None:
         """Run to the end; a failed run fails the test with what it said."""
         done = subprocess.run(
             self.command(until=until, changes=changes or {}),
             cwd=PROJECT,
-            env={**os.environ, **self.environment, "OMP_NUM_THREADS": "1"},
+            env=self.whole_environment(),
             capture_output=True,
             text=True,
             check=False,
