@@ -13,9 +13,12 @@ from tasks.contracts.failures import SocratuneError, TeacherRefused, TeacherUnav
 from tasks.contracts.rows import Outcome
 from tasks.gateways.caller import GIVE_UP_AFTER
 from tasks.gateways.ledger import Ledger
+from tasks.gateways.limits import Limiter
 from tasks.gateways.openai_teacher import TRIES, OpenAITeacher
 from tasks.gateways.simulated_teacher import Fault, SimulatedServer
-from tests.gateways.bench import KEY, asks
+from tasks.gateways.teacher import first_request
+from tasks.logic.benchmarks.teacher_talk import REPLY_SCHEMA, parse_teacher_reply
+from tests.gateways.bench import KEY, asks, questions
 
 
 async def test_answers_come_in_the_order_asked_and_the_next_run_pays_nothing(bench, serve):
@@ -192,3 +195,83 @@ async def test_the_key_appears_nowhere(bench, serve, caplog):
     assert KEY not in caplog.text + repr(chain) + "".join(map(str, chain)) + repr(teacher) + repr(vars(teacher))
     assert all(KEY.encode() not in content for content in left)
     assert isinstance(caught.value, SocratuneError)
+
+
+class _Listening(SimulatedServer):
+    """A simulated server that keeps the bodies it was sent."""
+
+    def says(self, body):
+        self.__dict__.setdefault("bodies", []).append(body)
+        return super().says(body)
+
+
+async def test_a_re_ask_says_what_was_wrong(bench, serve):
+    server = _Listening(error_rate=0.0, no_bias=0.0, faults={1: Fault(shape="no_verdict"), 2: Fault(shape="cut"), 3: Fault(shape="filtered")})
+    serve(server=server)
+    bench.in_flight = 1
+    answers, usage = await bench.ask(asks(3))
+    assert [(answer.outcome, answer.attempts) for answer in answers] == [(Outcome.OK, 2)] * 3
+    assert usage.reasks == 3
+    unread, cut, filtered = ([message["role"] for message in body["messages"]] for body in server.bodies[3:])
+    assert unread == ["system", "user", "assistant", "user"]  # its own words, then the reason
+    assert "no verdict" in server.bodies[3]["messages"][-1]["content"]
+    assert cut == ["system", "user", "user"]
+    assert "be brief" in server.bodies[4]["messages"][-1]["content"]
+    assert filtered == ["system", "user"]
+    assert len({body["seed"] for body in (server.bodies[0], server.bodies[3])}) == 2
+    again, usage = await bench.ask(asks(3))
+    assert (again, usage.calls, usage.cached) == (answers, 0, 6)
+
+
+async def test_a_prompt_that_a_filter_stops_is_a_row_and_not_the_end(bench, serve):
+    server = serve(dict.fromkeys((1, 5), Fault(status=400, code="content_filter")))
+    bench.in_flight = 1
+    answers, usage = await bench.ask(asks(4))
+    assert [answer.outcome for answer in answers] == [Outcome.REFUSED, *[Outcome.OK] * 3]
+    assert (answers[0].status, answers[0].attempts, usage.usd > 0) == (400, 2, True)
+    _, usage = await bench.ask(asks(4))
+    assert (usage.calls, server.calls) == (0, 5)
+
+
+async def test_every_row_says_how_it_ended(bench, serve):
+    serve(dict.fromkeys(range(2, TRIES + 2), Fault(status=503)))
+    bench.in_flight = 1
+    (first,), _ = await bench.ask(asks(1))
+    assert (first.status, first.attempts, first.final) == (200, 1, True)
+    assert first.request_id.startswith("sim-")
+    (_, second), usage = await bench.ask(asks(2))
+    assert (second.outcome, second.status, second.final, usage.failed) == (Outcome.FAILED, 503, False, 1)
+    assert "HTTP 503" in second.note
+
+
+@pytest.mark.parametrize("faults", [{}, {1: Fault(shape="broken_json"), 3: Fault(shape="no_verdict")}])
+async def test_a_model_that_keeps_to_a_schema_answers_in_it(bench, serve, faults):
+    serve(faults)
+    wanted = [replace(ask, schema=REPLY_SCHEMA) for ask in asks(5)]
+    answers, _ = await bench.ask(wanted)
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    for answer, question in zip(answers, questions(5), strict=True):
+        read = parse_teacher_reply(answer.text)
+        assert answer.text.startswith("{")
+        assert (read.verdict, bool(read.answered), read.problem) == (question.answer, True, "")
+
+
+async def test_limits_are_learned_from_the_replies(bench, serve):
+    serve(server=SimulatedServer(error_rate=0.0, no_bias=0.0, requests_per_minute=900, tokens_per_minute=800_000))
+    async with OpenAITeacher(timeout_seconds=5.0) as teacher:
+        limiter = Limiter(requests_per_minute=6000, tokens_per_minute=10_000, max_in_flight=4)
+        await teacher.reply(first_request(asks(1)[0], bench.settings), limiter=limiter)
+    assert limiter.pace == (900, 10_000)
+
+
+async def test_control_characters_never_reach_a_row(bench, serve):
+    class _Rude(SimulatedServer):
+        def says(self, body):
+            said = super().says(body)
+            return replace(said, reasoning=f"=cmd() \x00\x1b[31m\x85{said.reasoning}\ttab")
+
+    serve(server=_Rude(error_rate=0.0, no_bias=0.0))
+    (answer,), _ = await bench.ask(asks(1))
+    assert answer.outcome == Outcome.OK
+    assert not {"\x00", "\x1b", "\x85"} & set(answer.text)
+    assert "\ttab" in answer.text

@@ -1,6 +1,7 @@
 """Pacing, on a clock that jumps to the next timer instead of waiting for it."""
 
 import asyncio
+import random
 import selectors
 from collections.abc import Awaitable, Callable
 
@@ -120,3 +121,123 @@ async def test_a_closed_limiter_starts_nothing():
             pytest.fail("a call started")
     with pytest.raises(asyncio.CancelledError):
         await limiter.back_off(0.0)
+
+
+def test_reported_limits_are_obeyed_where_they_are_stricter():
+    limiter = _limiter(requests_per_minute=600, tokens_per_minute=60_000)
+    limiter.learn(requests_per_minute=6000, tokens_per_minute=30_000)
+    assert limiter.pace == (600, 30_000)
+    limiter.learn(requests_per_minute=None, tokens_per_minute=None)  # a reply without the headers changes nothing
+    assert limiter.pace == (600, 30_000)
+    limiter.take_share(0.5)
+    assert limiter.pace == (300, 15_000)
+    limiter.learn(requests_per_minute=100, tokens_per_minute=30_000)
+    assert limiter.pace == (50, 15_000)
+
+
+def test_a_change_of_pace_takes_effect_and_shares_add_up():
+    events: list[tuple[float, int]] = []
+
+    async def main():
+        limiters = [_limiter(requests_per_minute=600) for _ in range(3)]
+        for limiter in limiters:
+            limiter.take_share(1 / 3)
+
+        async def call(limiter):
+            async with limiter.slot(1):
+                events.append((asyncio.get_running_loop().time(), 1))
+
+        await asyncio.gather(*(call(limiter) for limiter in limiters for _ in range(400)))
+
+    _run(main)
+    assert 0.97 * 600 <= _worst_window(events) <= 600
+
+
+def test_everybody_pauses_when_the_account_is_out_of_calls():
+    starts: list[float] = []
+
+    async def main():
+        limiter = _limiter()
+        async with limiter.slot(1):
+            limiter.rejected(30.0, everyone=True)
+
+        async def call():
+            async with limiter.slot(1):
+                starts.append(asyncio.get_running_loop().time())
+
+        await asyncio.gather(*(call() for _ in range(5)))
+
+    _run(main)
+    assert min(starts) >= 30.0
+    assert max(starts) <= 31.0
+
+
+def test_one_429_holds_up_nobody_else_but_three_in_a_row_do():
+    starts: list[float] = []
+
+    async def main():
+        limiter = _limiter()
+
+        async def call():
+            async with limiter.slot(1) as slot:
+                starts.append(asyncio.get_running_loop().time())
+                slot.settle(1)
+
+        limiter.rejected(30.0, everyone=False)
+        await call()
+        for _ in range(3):
+            limiter.rejected(30.0, everyone=False)
+        await call()
+
+    _run(main)
+    assert starts[0] < 1.0
+    assert starts[1] >= 30.0
+
+
+def test_trouble_shrinks_the_calls_on_the_wire_once_a_second_and_good_replies_grow_them_again():
+    seen: list[int] = []
+
+    async def main():
+        limiter = _limiter(max_in_flight=100)
+
+        async def call(seconds, *, trouble):
+            async with limiter.slot(1) as slot:
+                await asyncio.sleep(seconds)
+                slot.trouble = trouble
+                if not trouble:
+                    slot.settle(1)
+
+        await asyncio.gather(*(call(0.1, trouble=True) for _ in range(50)))
+        seen.append(limiter.in_flight)
+        for _ in range(20):
+            await call(2.0, trouble=True)
+        seen.append(limiter.in_flight)
+        for _ in range(300):
+            await call(0.1, trouble=False)
+        seen.append(limiter.in_flight)
+
+    _run(main)
+    assert seen == [70, 1, 100]
+
+
+def test_a_third_of_odd_failures_does_not_starve_the_pace():
+    """2,000 calls of 0.1 s at 6,000 a minute, three in ten failing at once: the level of calls on the wire stays above the ten that the pace needs."""
+    lowest: list[int] = []
+
+    async def main():
+        limiter = _limiter(requests_per_minute=6000, max_in_flight=32)
+        chance = random.Random(0)
+
+        async def call():
+            async with limiter.slot(1) as slot:
+                if chance.random() < 0.3:
+                    slot.trouble = True
+                    return
+                await asyncio.sleep(0.1)
+                slot.settle(1)
+            lowest.append(limiter.in_flight)
+
+        await asyncio.gather(*(call() for _ in range(2000)))
+
+    _run(main)
+    assert min(lowest) > 10

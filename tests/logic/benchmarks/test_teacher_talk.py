@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Verdict
+from tasks.logic.benchmarks import pocketqa
 from tasks.logic.benchmarks.teacher_talk import HINT_MARK, parse_teacher_reply, teacher_messages, template_rationale
+from tasks.logic.teaching import replies_as_json, undrafted
 from tests.logic.benchmarks.drafted_row import drafted
 
 OURS = """## Teaching Analysis
@@ -152,3 +156,50 @@ def test_template_without_askable_steps_reasons_from_the_facts_and_without_facts
     assert (made.asked, made.answered, made.reasoning) == ((), (), "Iron is dense. Dense is heavy.")
     with pytest.raises(DataError, match="q1 has no facts"):
         template_rationale(replace(drafted(), facts=()))
+
+
+def test_an_object_of_the_schema_is_read_by_the_same_parser() -> None:
+    said = {"questions": [{"question": "When did he  die?", "answer": "In 44 BC."}], "reasoning": "That is too early. So the answer is no.", "verdict": "no"}
+    read = parse_teacher_reply(json.dumps(said))
+    assert (read.verdict, read.asked, read.answered, read.reasoning, read.problem) == ("no", ("When did he die?",), ("In 44 BC.",), "That is too early.", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"questions": []', "no JSON object"),
+        ("{}", "questions"),
+        ('{"questions": [{"question": "Q?"}], "reasoning": "r", "verdict": "yes"}', "questions"),
+        ('{"questions": [], "reasoning": "It is so.", "verdict": "maybe"}', "no verdict"),
+        ('{"questions": [], "reasoning": "It is so.", "verdict": true}', "no verdict"),
+        ('{"questions": [], "reasoning": null, "verdict": "yes"}', "no reasoning"),
+        ('{"questions": [], "reasoning": "", "verdict": "yes"}', "no reasoning"),
+    ],
+)
+def test_an_object_that_lacks_something_has_no_default(text: str, problem: str) -> None:
+    read = parse_teacher_reply(text)
+    assert problem in read.problem
+    assert read.verdict == "unparsed" or "reasoning" in problem
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner)))
+def test_any_object_can_be_read(value: object) -> None:
+    assert parse_teacher_reply(json.dumps({"questions": value, "verdict": value, "reasoning": value})).problem
+
+
+def test_the_prompt_names_the_form_that_is_wanted() -> None:
+    (question,) = pocketqa.sample(split="dev", n=1, seed=0)
+    as_text, as_json = (teacher_messages(undrafted([question])[0], hint=False, as_json=wanted) for wanted in (False, True))
+    assert "## Final Assessment" in as_text[0]["content"]
+    assert "JSON" in as_json[0]["content"]
+    assert "##" not in as_json[0]["content"]
+    assert as_text[1:] == as_json[1:]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model", "as_json"),
+    [("auto", "gpt-4", False), ("auto", "gpt-4o-mini", True), ("auto", "gpt-4o-2024-05-13", False), ("auto", "gpt-5-mini", True),
+     ("auto", "my-llama", False), ("json_schema", "my-llama", True), ("text", "gpt-5", False)],
+)  # fmt: skip
+def test_a_schema_is_asked_of_models_that_keep_to_one(wanted: Any, model: str, as_json: bool) -> None:
+    assert replies_as_json(wanted, model=model) is as_json
