@@ -12,7 +12,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from tasks.contracts.failures import ProfileError, SocratuneError
+from tasks.contracts.failures import BudgetReached, ProfileError, SocratuneError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +25,7 @@ app = typer.Typer(
         "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
     ),
 )
+BUDGET_REACHED = 3  # exit code
 STAGES = ("teach", "train", "evaluate", "report")
 console = Console(stderr=True)
 
@@ -200,6 +201,8 @@ def _quiet_prefect(*, verbose: bool) -> None:
 
 
 def _stop(error: SocratuneError, *, code: int = 1) -> None:
+    """Tell an error and end; a budget that is used up has an exit code of its own, because a script may want to raise it and go on."""
+    code = BUDGET_REACHED if isinstance(error, BudgetReached) else code
     console.print(f"[bold red]{type(error).__name__}[/bold red] ", end="")
     console.print(str(error), markup=False, highlight=False)
     raise typer.Exit(code)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli import BUDGET_REACHED, app
+from tasks.gateways.ledger import Ledger
+from tasks.gateways.simulated_server import SimulatedServer, serve_simulated
+from tasks.gateways.teacher import Reply
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -91,3 +95,50 @@ def test_pooling_wants_finished_runs(tmp_path: Path) -> None:
     done = invoke("pool", str(tmp_path))
     assert done.exit_code == 1
     assert "is not a finished run" in " ".join(done.output.split())
+
+
+def test_the_ledger_is_counted_verified_exported_and_imported(tmp_path: Path) -> None:
+    reply = Reply(text="a", finish_reason="stop", model="m", tokens_in=3, tokens_out=4, request_id="r")
+    with Ledger(tmp_path / "one.sqlite", budget_usd=None) as ledger:
+        for number in range(3):
+            ledger.record(f"k{number}", reply, source="/v1", usd=0.5)
+    one, two, export = (str(tmp_path / name) for name in ("one.sqlite", "two.sqlite", "replies.parquet"))
+    counted = json.loads(invoke("ledger", "stats", "--ledger", one).stdout)
+    assert (counted["rows"], counted["usd_kept"], counted["replies"]) == (3, 1.5, [{"source": "/v1", "model": "m", "mode": "online", "count": 3}])
+    assert json.loads(invoke("ledger", "export", export, "--ledger", one).stdout)["rows"] == 3
+    assert json.loads(invoke("ledger", "import", export, "--ledger", two).stdout)["new_rows"] == 3
+    assert invoke("ledger", "verify", "--ledger", two).exit_code == 0
+    db = sqlite3.connect(two)
+    db.execute("UPDATE replies SET body = replace(body, '\"a\"', '\"b\"') WHERE key = 'k1'")
+    db.commit()
+    db.close()
+    broken = invoke("ledger", "verify", "--ledger", two)
+    assert broken.exit_code == 1
+    assert "k1" in json.loads(broken.stdout)["faults"][0]
+    missing = invoke("ledger", "stats", "--ledger", str(tmp_path / "none.sqlite"))
+    assert missing.exit_code == 1
+    assert "does not exist" in missing.output
+
+
+@pytest.mark.prefect
+def test_a_budget_that_is_used_up_has_an_exit_code_of_its_own(tmp_path: Path, schooled_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_simulated(SimulatedServer(error_rate=0.0, no_bias=0.0)) as url:
+        for name, value in {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-test", "NO_PROXY": "127.0.0.1"}.items():
+            monkeypatch.setenv(name, value)
+        changes = {
+            "execution.root": tmp_path, "recipe.student.model": schooled_student, "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4",
+            "recipe.sample.train": 6, "recipe.sample.dev": 4, "execution.teacher.budget_usd": 0.06,
+        }  # fmt: skip
+        sets = [part for path, value in changes.items() for part in ("--set", f"{path}={value}")]
+        done = invoke("run", str(Path(__file__).parent / "profiles" / "tiny.yaml"), "--until", "teach", *sets)
+    assert done.exit_code == BUDGET_REACHED
+    assert "raise the cap and run again" in " ".join(done.output.split())
+
+
+def test_a_paid_model_without_a_price_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    changes = {"execution.root": tmp_path, "recipe.teacher.kind": "openai", "recipe.teacher.model": "my-own-model"}
+    sets = [part for path, value in changes.items() for part in ("--set", f"{path}={value}")]
+    done = invoke("run", str(Path(__file__).parent / "profiles" / "tiny.yaml"), *sets)
+    assert done.exit_code == 1
+    assert "execution.teacher.price" in done.output
+    assert not list(tmp_path.iterdir())

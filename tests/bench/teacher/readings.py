@@ -1,16 +1,22 @@
 """The readings: each starts a server and clients of its own, one client after the other under the same conditions, and returns a table."""
 
+import json
+import random
 import shutil
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tasks.contracts.rows import Drafted
+from tasks.gateways.ledger import Ledger
 from tasks.gateways.simulated_faults import tokens_of
 from tasks.gateways.simulated_knowledge import ECHO
 from tasks.logic.benchmarks.teacher_talk import teacher_messages
-from tests.bench.teacher.processes import PLACE, Server, run_client, serving
+from tests.bench.teacher.processes import PLACE, PROJECT, Server, run_client, serving
 
 CLIENTS = ("ours", "sdk", "tenacity", "curator")
 NAMES = {"ours": "ours", "sdk": "openai SDK, gather", "tenacity": "tenacity + aiolimiter", "curator": "curator 0.1.31"}
@@ -193,6 +199,52 @@ def quota(bench: Bench) -> Table:
     return table
 
 
+def kills(bench: Bench) -> Table:
+    """Ours alone: killed with -9 again and again at random moments of one stage, then finished."""
+    count, times, in_flight = (400, 5, 20) if bench.quick else (2000, 50, 20)
+    columns = {"killed": "kills", "calls": "calls", "duplicates": "paid again", "allowed": "kills x in flight", "lost": "rows lost"}
+    columns |= {"gone": "committed replies lost"}
+    table = bench.table(f"kills: {count:,} questions, kill -9 at {times} random moments, {in_flight} calls in flight", columns, of=())
+    chance = random.Random(0)
+    with serving(latency=LATENCY) as server:
+        spec = bench.spec("kills", "ours", count=count, in_flight=in_flight)
+        kept, gone = 0, 0
+        for _ in range(times):
+            stop = server.stats()["calls"] + chance.randint(1, 2 * count // times - 5)
+            run_client("ours", spec, server=server, limit=300, kill_when=lambda stop=stop: server.stats()["calls"] >= stop)
+            rows = _rows(spec)
+            gone += max(kept - rows, 0)
+            kept = rows
+        found = run_client("ours", spec, server=server, limit=300)
+        stats = server.stats()
+    row = {"killed": times, "calls": stats["calls"], "duplicates": stats["duplicates"], "allowed": times * in_flight, "gone": gone}
+    table.rows.append({"client": NAMES["ours"], **found, **row, "count": count})
+    return table
+
+
+def _rows(spec: Row) -> int:
+    """Replies in the ledger of a client that is not running."""
+    with Ledger(Path(spec["work"]) / "ledger.sqlite", budget_usd=None) as ledger:
+        return ledger.usage().calls
+
+
+def million(bench: Bench) -> Table:
+    """Ours alone: ledgers of growing size, looked up in shards of 500, verified, exported."""
+    sizes = (1_000, 10_000) if bench.quick else (10_000, 100_000, 1_000_000)
+    columns = {"rows": "rows", "hits": "hits/s", "written": "written/s", "verify": "verify s", "export": "export s", "mb": "ledger MB", "rss_mb": "peak RSS MB"}
+    table = bench.table("million: ledgers of growing size", columns, of=())
+    folder = PLACE / "work" / "million"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for rows in sizes:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench.teacher.large_ledger", str(folder), str(rows)], cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+        table.rows.append({"client": NAMES["ours"], **json.loads(done.stdout)})
+    shutil.rmtree(folder)
+    return table
+
+
 READINGS: dict[str, Callable[[Bench], Table]] = {
     "rpm600": lambda bench: paced("rpm600", bench, rpm=600, tpm=None),
     "rpm6000": lambda bench: paced("rpm6000", bench, rpm=6000, tpm=None),
@@ -201,5 +253,7 @@ READINGS: dict[str, Callable[[Bench], Table]] = {
     "faults": faults,
     "scale": scale,
     "kill": kill,
+    "kills": kills,
+    "million": million,
     "quota": quota,
 }
