@@ -18,6 +18,7 @@ from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import AlignStep
 from tasks.contracts.rows import Exam, Pair, Verdict
 from tasks.logic.answers import parse_verdict
+from tasks.training.alarms import EpochFigures, alarms
 from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
 from tasks.training.completions import pad_right, score_completions
 from tasks.training.generation import answer
@@ -31,7 +32,7 @@ from tasks.training.student import Student, load_student, save_adapter
 from tasks.training.windows import WindowOrder
 
 PROBE_PAIRS = 32
-FIGURES = ("a", "b", "gap", "chosen_logp", "reward_accuracy", "trust", "mean_gap")
+FIGURES = ("a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_gap")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         "history": curve,
         "selection": selection.table(),
         "kept_epoch": kept,
+        "alarms": _alarms(trainer, curve, selection.candidates, examined=bool(exams)),
         "guards": guards,
         "resumed_from_step": int(checkpoint.folder.name.rpartition("-")[2]) if checkpoint else 0,
         "device": str(student.device),
@@ -138,6 +140,18 @@ class Selection(TrainerCallback):
     def table(self) -> list[dict[str, Any]]:
         """The candidates as plain values."""
         return [asdict(each) for each in self.candidates]
+
+
+def _alarms(trainer: PreferenceTrainer, curve: Sequence[dict[str, Any]], candidates: Sequence[Candidate], *, examined: bool) -> list[str]:
+    """What went wrong without the loss showing it."""
+    epochs = []
+    for number, first in enumerate(range(0, len(curve), trainer.steps_per_epoch), start=1):
+        points = curve[first : first + trainer.steps_per_epoch]
+        means = {name: sum(point[name] for point in points) / len(points) for name in ("chosen_shift", "reward_accuracy")}
+        epochs.append(EpochFigures(**means, correct=candidates[number].correct))
+    lengths = [(row.chosen.completion, row.rejected.completion) for row in trainer.rows]
+    gaps = [seen[-1] * sum(pair) / 2 for seen, pair in zip(trainer.margins, lengths, strict=True)]
+    return alarms(epochs, start_correct=candidates[0].correct if examined else None, lengths=lengths, gaps=gaps)
 
 
 def load_kept(student: Student, adapter: Path) -> Any:

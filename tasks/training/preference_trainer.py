@@ -150,7 +150,7 @@ class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
         nll = -chosen / chosen_tokens
         share = (weights * (trust * loss.per_pair + self.recipe.nll_weight * nll)).sum() / total
         self._note(inputs["index"], (a - b).detach() * 2 / (chosen_tokens + rejected_tokens))
-        seen = {"a": a, "b": b, "gap": a - b, "chosen_logp": -nll, "reward_accuracy": (a > b).float(), "trust": trust}
+        seen = {"a": a, "b": b, "gap": a - b, "chosen_shift": a / chosen_tokens, "chosen_logp": -nll, "reward_accuracy": (a > b).float(), "trust": trust}
         self.sums.add(weights, {**seen, "mean_exp": torch.exp(-plain / self.recipe.dr_beta)})
         self.raw_loss += float(share.detach())
         return share

@@ -181,6 +181,8 @@ def _notes(facts: RunFacts) -> tuple[str, ...]:
             f"The aligned model's epoch was chosen on the first {recipe.align.select_questions} dev questions, which are read here too: "
             "its dev figure is a little too good. Track A and Track B were not chosen on dev."
         )
+    if _was_aligned(facts):
+        notes += [f"Preference training: {alarm}." for alarm in facts.named("align").summary["alarms"]]
     if not _was_aligned(facts):
         notes.append(
             "There was no preference pair to train on (no wrong sample that could be paired, in both classes), so the aligned model is Track B itself: "
