@@ -6,6 +6,7 @@ HOST := 127.0.0.1
 PORT ?= 4200
 API := http://$(HOST):$(PORT)/api
 LOGS := data/logs
+HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
@@ -39,8 +40,8 @@ bench-teacher: install  ## our teacher caller beside the rivals, about 40 minute
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)
-	-$(BIN)/prefect server start --background --host $(HOST) --port $(PORT)
-	until $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null; do sleep 1; done
+	$(HEALTHY) || { PREFECT_SERVER_UI_API_URL=$(API) nohup $(BIN)/prefect server start --host $(HOST) --port $(PORT) >$(LOGS)/server.log 2>&1 & echo $$! >$(LOGS)/server.pid; }
+	until $(HEALTHY); do sleep 1; done
 	export PREFECT_API_URL=$(API); set -e; \
 	$(BIN)/prefect work-pool create local --type process --overwrite; \
 	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local; \
@@ -52,7 +53,7 @@ up: install  ## start a Prefect server (or use the one that runs), a work pool a
 
 down:  ## stop what `make up` started
 	-kill $$(cat $(LOGS)/worker.pid) && rm $(LOGS)/worker.pid
-	-$(BIN)/prefect server stop
+	-kill $$(cat $(LOGS)/server.pid) && rm $(LOGS)/server.pid && while $(HEALTHY); do sleep 1; done
 
 clean:  ## forget caches of the tools, not the artifacts
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -83,7 +83,7 @@ async def publish_report(report: Report) -> None:
     tables = render_markdown_tables(json.loads(Path(report.summary).read_text(encoding="utf-8")))
     await acreate_link_artifact(key="report", link=f"file://{report.html}", link_text="report.html", description=f"Report and summary in {report.folder}")
     for key, text in tables.items():
-        await acreate_markdown_artifact(key=f"summary-{key}", markdown=text)
+        await acreate_markdown_artifact(key=f"summary-{key}", markdown=text, description=f"{key.replace('-', ' ').capitalize()} as in the report")
 
 
 def _training_line(record: Mapping[str, Any]) -> dict[str, Any]:
