@@ -162,6 +162,12 @@ def import_replies(
     _on_ledger("import", ledger, file)
 
 
+@ledger_app.command("forget-batches")
+def forget_batches(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
+    """Give up batches that the provider still works on, so that their questions can be asked anew. What it answers in them is paid and lost."""
+    _on_ledger("forget-batches", ledger)
+
+
 def _on_ledger(action: str, ledger: Path, file: Path | None = None) -> None:
     from tasks.ledger import look_after
 

@@ -37,7 +37,9 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     for label, stored, seconds in ahead.stages:
         stages.add_row(label, "yes" if stored else "no, to do", f"{seconds:.0f}" if stored else "")
     more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
-    return Group(stages, *more, *_cost(ahead.estimate, kind=plan.recipe.teacher.kind), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
+    asked = ("teach", True) in {(label, stored) for label, stored, _ in ahead.stages}
+    cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
+    return Group(stages, *more, *cost, Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
 
 
 def _cost(estimate: Estimate | None, *, kind: str) -> list[RenderableType]:

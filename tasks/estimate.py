@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 from prefect.artifacts import acreate_table_artifact
 
 from tasks.contracts.artifacts import TableRef
-from tasks.contracts.asks import Cost, Estimate
+from tasks.contracts.asks import Ask, Cost, Estimate
 from tasks.contracts.failures import ProfileError, TeacherRefused
 from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Drafted, Question
@@ -19,10 +20,10 @@ from tasks.foresee import foreseen
 from tasks.gateways.hub import read_questions_file
 from tasks.gateways.kinds import open_teacher, price_for, settings_of
 from tasks.gateways.ledger import Ledger
-from tasks.gateways.teacher import first_request
+from tasks.gateways.teacher import Reply, first_request
 from tasks.gateways.tokens import estimated_tokens, how_counted
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.estimate import estimate
+from tasks.logic.estimate import Known, estimate
 from tasks.logic.teaching import asks_for, replies_as_json, undrafted
 from tasks.stage import Context
 
@@ -80,31 +81,37 @@ def _rows(
 
 
 def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rationalise: bool) -> Estimate:
-    numbers, pace = recipe.teacher, context.execution.teacher
-    settings, model = settings_of(numbers), numbers.model
-    teacher = open_teacher(numbers, recordings=(), timeout_seconds=pace.timeout_seconds, seed=recipe.seed)
-    asks = asks_for(
-        rows, benchmark=get_benchmark(recipe.benchmark), samples=numbers.samples, hint=False,
-        as_json=replies_as_json(numbers.response_format, model=model),
-    )  # fmt: skip
-    keys = {first_request(ask, settings).key(teacher.source(ask)): ask for ask in asks}
-    path = context.root.path / context.execution.ledger
-    owned, known = set[str](), None
-    if path.is_file():
-        with Ledger(path, budget_usd=None) as ledger:
-            owned, known = set(ledger.find_many(keys)), ledger.usual(model)
+    numbers, pace, wording = recipe.teacher, context.execution.teacher, get_benchmark(recipe.benchmark)
+    as_json = replies_as_json(numbers.response_format, model=numbers.model)
+    settings, teacher = settings_of(numbers), open_teacher(numbers, recordings=(), timeout_seconds=pace.timeout_seconds, seed=recipe.seed)
+
+    def by_key(*, samples: int, hint: bool) -> dict[str, Ask]:
+        asks = asks_for(rows, benchmark=wording, samples=samples, hint=hint, as_json=as_json)
+        return {first_request(ask, settings).key(teacher.source(ask)): ask for ask in asks}
+
+    plain = by_key(samples=numbers.samples, hint=False)
+    hinted = by_key(samples=1, hint=True) if rationalise and teacher.can_take_hints else {}
+    stored, known = _stored(context, [*plain, *hinted], model=numbers.model)
+    gold = {row.qid: row.answer for row in rows}
+    agreed = {ask.qid for key, ask in plain.items() if key in stored and wording.parse_teacher_reply(stored[key].text).verdict == gold[ask.qid]}
+    waiting = {ask.qid for key, ask in plain.items() if key not in stored} - agreed
+    missing = [ask for key, ask in hinted.items() if key not in stored and ask.qid not in agreed]
+    schema = estimated_tokens([{"content": json.dumps(wording.reply_schema)}], model=numbers.model) if as_json else 0
+
+    def prompts(asks: Sequence[Ask]) -> list[int]:
+        return [estimated_tokens(ask.messages, model=numbers.model) + schema for ask in asks]
+
     price = price_for(teacher, recipe=numbers, pace=pace)
-    missing = [ask for key, ask in keys.items() if key not in owned]
-    notes = [f"prompt tokens {how_counted(model)}", f"prices: {price.origin}"]
+    notes = [f"prompt tokens {how_counted(numbers.model)}", f"prices: {price.origin}"]
     if pace.mode == "batch":
         notes.append("a batch may take up to 24 hours whatever the limits say")
     if any(not row.draft for row in rows):
         notes.append("drafts are not written yet, so prompts are counted without them")
     return estimate(
-        prompts=[estimated_tokens(ask.messages, model=model) for ask in missing],
-        owned=len(owned),
-        questions=len(rows),
-        hints=rationalise,
+        owned=len(stored),
+        plain=prompts([ask for key, ask in plain.items() if key not in stored]),
+        hints=prompts([ask for ask in missing if ask.qid not in waiting]),
+        maybe=prompts([ask for ask in missing if ask.qid in waiting]),
         attempts=numbers.attempts,
         max_tokens=numbers.max_tokens,
         known=known,
@@ -112,6 +119,15 @@ def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rati
         pace=pace,
         notes=notes,
     )
+
+
+def _stored(context: Context, keys: Sequence[str], *, model: str) -> tuple[dict[str, Reply], Known | None]:
+    """What the ledger holds of these, and what it knows of the model; nothing where there is no ledger yet."""
+    path = context.root.path / context.execution.ledger
+    if not path.is_file():
+        return {}, None
+    with Ledger(path, budget_usd=None) as ledger:
+        return ledger.find_many(keys), ledger.usual(model)
 
 
 def _shown(cost: Cost) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts.failures import ArtifactError
+from tasks.gateways.batch_store import BatchStore
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, verify_ledger
 
 
 def look_after(action: str, *, ledger: Path, file: Path | None) -> dict[str, Any]:
-    """Do one of stats, verify, export, import; returns what to print. Raises ArtifactError where there is no ledger to read."""
+    """Do one of stats, verify, export, import, forget-batches; returns what to print. Raises ArtifactError where there is no ledger to read."""
     if action != "import" and not ledger.is_file():
         raise ArtifactError(f"{ledger} does not exist; name the ledger with --ledger FILE (execution.ledger of the profile, under execution.root)")
     with Ledger(ledger, budget_usd=None) as opened:
@@ -22,6 +23,8 @@ def look_after(action: str, *, ledger: Path, file: Path | None) -> dict[str, Any
                 return counted | {"replies": lines}
             case "verify":
                 return {"faults": verify_ledger(opened)}
+            case "forget-batches":
+                return {"forgotten": BatchStore(opened).forget()}
             case "export":
                 assert file is not None
                 return {"file": str(file), "rows": export_ledger(opened, file)}

@@ -7,6 +7,7 @@ processes: each one asking holds one slot of a global concurrency limit, and use
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -14,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.asyncio import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.logging import get_logger
 
 from tasks.gateways.limits import Limiter
 
@@ -28,8 +30,10 @@ async def shared_pace(limiter: Limiter, *, name: str, look_seconds: float = LOOK
 
     The limit is created where it does not exist. Who joins others waits until they have seen it, so that the shares never add up to more than the limit.
     """
+    name = re.sub(r"[^\w.-]", "-", name)  # Prefect refuses some characters, and model names hold slashes
     await _create(name)
-    async with concurrency(name, occupy=1, strict=True, lease_duration=LEASE_SECONDS):
+    # A lease that cannot be renewed (the server restarts, say) must not end calls that are paid.
+    async with concurrency(name, occupy=1, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
         count = await _sharing(name)
         limiter.take_share(1 / count)
         if count > 1:
@@ -60,4 +64,7 @@ async def _sharing(name: str) -> int:
 async def _follow(limiter: Limiter, *, name: str, look_seconds: float) -> None:
     while True:
         await asyncio.sleep(look_seconds)
-        limiter.take_share(1 / await _sharing(name))
+        try:
+            limiter.take_share(1 / await _sharing(name))
+        except Exception as error:  # whatever keeps the server from answering: the share stays as it was, and paid calls go on
+            get_logger(__name__).warning("cannot see who else asks the teacher (%s); going on at the present share", type(error).__name__)

@@ -284,26 +284,39 @@ async def _reporting(work: Work) -> AsyncIterator[None]:
     """Move a Prefect progress artifact and the listener along while the block runs; a stage that ends well ends full."""
     tell = _listener.get() or (lambda progress: None)
     tell(Progress(work.label, 0, 0, "started"))
-    reporter = asyncio.create_task(_report(work, tell))
+    bar = _Bar()
+    reporter = asyncio.create_task(_report(work, bar, tell))
     try:
         yield
         tell(Progress(work.label, 1, 1, "done"))
     finally:
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
+    if bar.artifact is not None:
+        await bar.show(Progress(work.label, bar.total, bar.total, "done"))
 
 
-async def _report(work: Work, tell: Callable[[Progress], None]) -> None:
+@dataclass
+class _Bar:
+    """A Prefect progress artifact, made when there is first something to show."""
+
     artifact: Any = None
+    total: int = 1
+
+    async def show(self, progress: Progress) -> None:
+        self.total = max(progress.total, 1)
+        share = 100.0 * progress.done / self.total
+        text = f"{progress.stage}: {progress.done} of {progress.total} {progress.note}".strip()
+        if self.artifact is None:
+            self.artifact = await acreate_progress_artifact(progress=share, description=text)
+        else:
+            await aupdate_progress_artifact(self.artifact, progress=share, description=text)
+
+
+async def _report(work: Work, bar: _Bar, tell: Callable[[Progress], None]) -> None:
     while True:
         await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
         latest = work.take()
-        if latest is None:
-            continue
-        tell(latest)
-        share = 100.0 * latest.done / max(latest.total, 1)
-        text = f"{latest.stage}: {latest.done} of {latest.total} {latest.note}".strip()
-        if artifact is None:
-            artifact = await acreate_progress_artifact(progress=share, description=text)
-        else:
-            await aupdate_progress_artifact(artifact, progress=share, description=text)
+        if latest is not None:
+            tell(latest)
+            await bar.show(latest)

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 
 from tasks.contracts.artifacts import TableRef
 from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import TeacherUnavailable
+from tasks.contracts.failures import Stopped, TeacherUnavailable
 from tasks.contracts.recipes import Teacher
 from tasks.contracts.rows import Drafted, Outcome, Taught
 from tasks.gateways.batch_caller import BatchCaller
@@ -56,21 +57,29 @@ async def teach(
         _caller(work, recipe, teacher, judge=lambda text: wording.parse_teacher_reply(text).problem or None) as caller,
     ):
         answers, usage = await _ask(work, asks_for(rows, benchmark=wording, samples=recipe.samples, hint=False, as_json=as_json), caller, "ask")
+        _refuse_gaps(answers, allowed=pace.max_failed_share)
         taught = taught_rows(rows, answers, benchmark=wording)
         if rationalise and teacher.can_take_hints:
             again = asks_for(disagreements(rows, taught), benchmark=wording, samples=1, hint=True, as_json=as_json)
             hinted, spent = await _ask(work, again, caller, "ask again with the facts")
             answers, usage = answers + hinted, usage + spent
             taught += taught_rows(rows, hinted, benchmark=wording)
-    unanswered = sum(not answer.final for answer in answers)
-    if unanswered > pace.max_failed_share * len(answers):
-        raise TeacherUnavailable(
-            f"{unanswered} of {len(answers)} questions got no reply, more than execution.teacher.max_failed_share = {pace.max_failed_share:g}; "
-            "the others are in the ledger, so run again: only these are asked then"
-        )
+        damaged = sorted(caller.mended)
+    if damaged:
+        get_run_logger().warning("%d replies in the ledger failed their checksum and were bought again", len(damaged))
     outcomes = [row.outcome for row in taught]
     summary = {"usage": asdict(usage), "outcomes": {each.value: outcomes.count(each) for each in Outcome}, "hinted": sum(row.hinted for row in taught)}
-    return Table(taught, Taught, summary, partial=unanswered > 0)
+    return Table(taught, Taught, summary | {"damaged": damaged}, partial=not all(answer.final for answer in answers))
+
+
+def _refuse_gaps(answers: Sequence[Answer], *, allowed: float) -> None:
+    """Raise TeacherUnavailable when too many questions got no reply: before anything more is bought."""
+    unanswered = sum(answer.outcome == Outcome.FAILED and not answer.final for answer in answers)
+    if unanswered > allowed * len(answers):
+        raise TeacherUnavailable(
+            f"{unanswered} of {len(answers)} questions got no reply, more than execution.teacher.max_failed_share = {allowed:g}; "
+            "the others are in the ledger, so run again: only these are asked then"
+        )
 
 
 @asynccontextmanager
@@ -96,23 +105,40 @@ async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, wh
     size = len(asks) if isinstance(caller, BatchCaller) else work.execution.teacher.shard
     pieces = shards(len(asks), size=size) if asks else []
     places = asyncio.Semaphore(SHARDS_AT_ONCE)
-    far: dict[int, tuple[int, Usage]] = {}
-
-    def tell(first: int, done: int, usage: Usage) -> None:
-        far[first] = (done, usage)
-        asked = sum(done for done, _ in far.values())
-        spent = sum(usage.usd for _, usage in far.values())
-        bought = sum(usage.calls for _, usage in far.values())
-        cost = f", ${spent:.2f} so far, about ${spent * len(asks) / asked:.2f} in all" if spent and asked else ""
-        work.progress(asked, len(asks), f"{what}: {bought} bought{cost}")
+    meter = _Meter(total=len(asks))
 
     async def shard(first: int, end: int) -> tuple[list[Answer], Usage]:
-        async with places:
-            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False, tags=["socratune-teacher"])(
-                lambda: caller.ask(asks[first:end], progress=lambda done, total, usage: tell(first, done, usage))
-            )
-            return await run()
+        async def ask_shard() -> tuple[list[Answer], Usage]:
+            return await caller.ask(asks[first:end], progress=lambda done, _, usage: work.progress(*meter.read(first, done, usage, what)))
 
-    done = await asyncio.gather(*(shard(first, end) for first, end in pieces))
-    usage = sum((usage for _, usage in done), Usage())
-    return [answer for answers, _ in done for answer in answers], usage
+        async with places:
+            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False, tags=["socratune-teacher"])
+            return await run(ask_shard)()
+
+    # Every shard is waited for, also after an error or a cancellation: what is on the wire is paid and must find the ledger open.
+    done = await asyncio.gather(*(shard(first, end) for first, end in pieces), return_exceptions=True)
+    faults = [each for each in done if isinstance(each, BaseException)]
+    if faults:
+        raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
+    finished = [each for each in done if not isinstance(each, BaseException)]
+    return [answer for answers, _ in finished for answer in answers], sum((usage for _, usage in finished), Usage())
+
+
+@dataclass
+class _Meter:
+    """How far all shards are together, and what the rest may cost at the price of what was bought so far."""
+
+    total: int
+    done: int = 0
+    usage: Usage = field(default_factory=Usage)
+    _shards: dict[int, tuple[int, Usage]] = field(default_factory=dict)
+
+    def read(self, first: int, done: int, usage: Usage, what: str) -> tuple[int, int, str]:
+        """Take in a shard's newest figures; returns what to show: done, total and a note."""
+        before, spent = self._shards.get(first, (0, Usage()))
+        self._shards[first] = (done, usage)
+        self.done += done - before
+        self.usage += Usage(calls=usage.calls - spent.calls, usd=usage.usd - spent.usd)
+        calls, usd = self.usage.calls, self.usage.usd
+        cost = f", ${usd:.2f} so far, about ${usd + usd / calls * (self.total - self.done):.2f} in all" if usd else ""
+        return self.done, self.total, f"{what}: {calls} bought{cost}"

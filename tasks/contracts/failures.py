@@ -10,6 +10,7 @@ SocratuneError
 │   ├── TeacherRefused      the endpoint says no for good: key, quota, model, request
 │   ├── NoReply             one question got no reply after all tries; the others go on
 │   │   └── NotRecorded     a recording does not hold the question
+│   ├── Stopped             other questions of the same run met one of the above, so these were not asked
 │   └── TeacherUnavailable  the endpoint stays down, or asks for a longer wait than we take
 ├── BudgetReached           the ledger would spend more than its cap
 ├── GuardError              a preflight guard found a silent fault before it cost anything
@@ -72,6 +73,13 @@ class NotRecorded(NoReply):
 
     def __init__(self) -> None:
         super().__init__("not in the recordings", tries=1)
+
+
+class Stopped(TeacherError):
+    """These questions were not asked because others of the run met an error that ends it."""
+
+    def __init__(self) -> None:
+        super().__init__("not asked: the run was stopped by another error; run again to go on")
 
 
 class TeacherUnavailable(TeacherError):

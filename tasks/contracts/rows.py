@@ -92,7 +92,7 @@ class Curated(Taught):
     weight: float
     role: str  # sft | pair: which half of the train questions this one belongs to
     consensus: str  # what most of the teacher's own samples say, unparsed where none has a verdict or they tie
-    consensus_margin: float  # share of the samples by which it leads, 0 to 1
+    consensus_margin: float  # share of the usable samples by which it leads, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,24 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 import openai
 from openai.types import Batch
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from tasks.contracts.asks import Answer, Ask, Usage
 from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
 from tasks.gateways.batch_store import BatchStore, Drawn
 from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached, in_order
-from tasks.gateways.openai_teacher import ENDPOINT, RETRIED, TRIES, OpenAITeacher, filtered, reply_from
+from tasks.gateways.openai_teacher import BACK_OFF, ENDPOINT, LONGEST_WAIT, RETRIED, TRIES, OpenAITeacher, clean, filtered, reply_from, requested_wait
 from tasks.gateways.teacher import Reply
 
 T = TypeVar("T")
 LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires
+PAGES = 10  # of a hundred batches that are looked through for ours; newest come first
 ROUNDS = 4  # times that a question is sent before it counts as failed
 MARK = "socratune"  # metadata key that names our batch
 _OVER = frozenset({"completed", "expired", "cancelled", "failed"})
@@ -46,6 +48,11 @@ class BatchCaller:
     def __post_init__(self) -> None:
         self._store = BatchStore(self.caller.ledger)
 
+    @property
+    def mended(self) -> set[str]:
+        """Keys of damaged rows that were bought again."""
+        return self.caller.mended
+
     async def ask(self, asks: Sequence[Ask], *, progress: Progress) -> tuple[list[Answer], Usage]:
         """As `Caller.ask`. `progress` moves with the request counts that the API reports."""
         caller = self.caller
@@ -53,6 +60,7 @@ class BatchCaller:
         firsts, keys = caller.requests(asks)
         tally = Tally(replies=caller.ledger.find_many(firsts))
         tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
+        caller.mended |= caller.ledger.damaged
         while True:
             steps = {key: caller.advance(request, key, tally) for key, request in firsts.items()}
             wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
@@ -72,14 +80,15 @@ class BatchCaller:
         return in_order(answers, keys, asks), tally.usage
 
     def _given_up(self, step: Wanted, tally: Tally) -> Answer:
-        error = self._errors.get(step.key) or NoReply(f"expired in {ROUNDS} batches", tries=ROUNDS)
-        return step.so_far or self.caller.failed(step.request.ask, error, tally)
+        return self.caller.ended(step, self._errors.get(step.key) or NoReply(f"expired in {ROUNDS} batches", tries=ROUNDS), tally)
 
     async def _open(self, wanted: Mapping[str, Wanted]) -> dict[str, str]:
         """Our batches by remote id: those that hold wanted questions already, and new ones for the rest as far as the budget goes."""
         endpoint = str(self.teacher.client().base_url)
         remote: dict[str, str] = {}
         for drawn in self._store.open_batches(endpoint, keys=wanted):
+            if drawn.busy:
+                raise TeacherUnavailable("another process is just sending these questions in a batch; run again when it has")
             found = drawn.remote_id or (await self._find_remote(drawn) if drawn.file_id else None)
             if found is None:
                 self._store.close(drawn.id)  # never sent: drawn anew below
@@ -102,9 +111,12 @@ class BatchCaller:
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         file = await self._insist(lambda: client.files.create(file=(f"{MARK}-{batch}.jsonl", content), purpose="batch"))
         drawn = self._store.uploaded(batch, file.id)
+        tried = False
 
         async def create() -> str:
-            found = await self._find_remote(drawn)  # a reply that was lost on the way must not start a second batch
+            nonlocal tried
+            found = await self._find_remote(drawn) if tried else None  # a reply that was lost on the way must not start a second batch
+            tried = True
             if found is None:
                 made = await client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", metadata={MARK: batch})
                 found = made.id
@@ -116,10 +128,14 @@ class BatchCaller:
 
     async def _find_remote(self, drawn: Drawn) -> str | None:
         """The id of the batch that was made from our file, if the API knows one."""
-        page = self.teacher.client().batches.list
-        async for each in await self._insist(partial(page, limit=100)):
-            if (each.metadata or {}).get(MARK) == drawn.id:
-                return str(each.id)
+        page = await self._insist(partial(self.teacher.client().batches.list, limit=100))
+        for _ in range(PAGES):
+            for each in page.data:
+                if (each.metadata or {}).get(MARK) == drawn.id:
+                    return str(each.id)
+            if not page.has_next_page():
+                break
+            page = await self._insist(page.get_next_page)
         return None
 
     async def _wait_for(self, batches: dict[str, str], wanted: Mapping[str, Wanted], tally: Tally, told: Callable[[int], None]) -> None:
@@ -130,7 +146,9 @@ class BatchCaller:
             for remote in list(left):
                 state = await self._insist(partial(self.teacher.client().batches.retrieve, remote))
                 counts[remote] = state.request_counts.completed if state.request_counts else 0
-                if state.status in _OVER:
+                if state.status == "failed":
+                    self._refused(left.pop(remote), state, others=bool(left))
+                elif state.status in _OVER:
                     await self._collect(left.pop(remote), state, wanted, tally)
             told(sum(counts.values()))
             if left:
@@ -138,26 +156,20 @@ class BatchCaller:
 
     async def _collect(self, batch: str, state: Batch, wanted: Mapping[str, Wanted], tally: Tally) -> None:
         """Keep every reply of a batch that is over, then close it. Lines without one are wanted still."""
-        if state.status == "failed":
-            self._store.close(batch)
-            said = "; ".join(str(error.message) for error in (state.errors.data if state.errors and state.errors.data else []))
-            raise TeacherRefused(
-                f"the provider refused the batch {state.id} ({said or 'no reason given'}); check recipe.teacher and the account's batch limits"
-            )
         replies: dict[str, tuple[Reply, float | None]] = {}
         refusal: TeacherRefused | None = None
+        ours = self._store.lines_of([batch])  # all of them are paid, whether this run wants them or not
         for file_id in (state.output_file_id, state.error_file_id):
             if not file_id:
                 continue
             content = await self._insist(partial(self.teacher.client().files.content, file_id))
-            for line in content.text.splitlines():
-                refusal = self._read(line, wanted, replies) or refusal
-        for key in self._store.lines_of([batch]):
-            self._rounds[key] += 1
-        self.caller.ledger.record_batch(replies, source=self.teacher.source(next(iter(wanted.values())).request.ask))
+            for line in content.text.split("\n"):
+                refusal = self._read(line, ours, wanted, replies) or refusal
+        self._rounds.update(ours)
+        self.caller.ledger.record_batch(batch, replies, source=self.teacher.source(next(iter(wanted.values())).request.ask))
         self._store.close(batch)
         for key, (reply, usd) in replies.items():
-            tally.replies[key] = reply
+            tally.replies[key] = self.caller.ledger.find(key) or reply
             reask = key in wanted and wanted[key].request.reask > 0
             tally.usage += Usage(calls=1, reasks=int(reask), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd or 0.0)
         if refusal is not None:
@@ -165,28 +177,37 @@ class BatchCaller:
         if state.status == "cancelled":
             raise TeacherUnavailable(f"the batch {state.id} was cancelled at the provider; its replies so far are in the ledger, run again to send the rest")
 
-    def _read(self, line: str, wanted: Mapping[str, Wanted], replies: dict[str, tuple[Reply, float | None]]) -> TeacherRefused | None:
+    def _refused(self, batch: str, state: Batch, *, others: bool) -> None:
+        """Validation rejected a whole batch. Too many tokens at once is no end while others run: its questions are sent again after them."""
+        self._store.close(batch)
+        errors = state.errors.data if state.errors and state.errors.data else []
+        if others and any(error.code == "token_limit_exceeded" for error in errors):
+            return
+        said = "; ".join(str(error.message) for error in errors) or "no reason given"
+        raise TeacherRefused(f"the provider refused the batch {state.id} ({said}); check recipe.teacher and the account's batch limits")
+
+    def _read(self, line: str, ours: Set[str], wanted: Mapping[str, Wanted], replies: dict[str, tuple[Reply, float | None]]) -> TeacherRefused | None:
         """One line of an output or error file: a reply to keep, an error to remember, or a refusal that ends the run."""
         try:
             row: Any = json.loads(line)
             key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error") or {}
             body, status = response.get("body") or {}, int(response.get("status_code") or 0)
             error = error or body.get("error") or {}
-            code, message = str(error.get("code") or ""), str(error.get("message") or "")
-        except (ValueError, KeyError, TypeError, AttributeError):
+            code, message = str(error.get("code") or ""), clean(str(error.get("message") or ""))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # no line of ours; what it was to answer stays wanted
-        step = wanted.get(key)
-        if step is None:
+        if key not in ours:
             return None
+        request = wanted[key].request if key in wanted else None
         if status == 200:
             try:
-                reply = reply_from(body, request_id=str(response.get("request_id") or row.get("id") or ""), tries=1, seconds=0.0, request=step.request)
+                reply = reply_from(body, request_id=str(response.get("request_id") or row.get("id") or ""), tries=1, seconds=0.0, request=request)
             except ValueError:
                 self._errors[key] = NoReply("the body is not a chat completion", tries=1, status=status)
                 return None
             replies[key] = (reply, self.caller.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached))
         elif code == "content_filter":
-            replies[key] = (filtered(step.request), 0.0)
+            replies[key] = (filtered(self.caller.settings.model), 0.0)
         elif code == "insufficient_quota" or (400 <= status < 500 and status not in RETRIED):
             return TeacherRefused(f"the endpoint refused a request of the batch (HTTP {status}: {message or code}); replies so far are in the ledger")
         else:
@@ -195,11 +216,7 @@ class BatchCaller:
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call to the batch endpoints, again after passing trouble. Raises TeacherRefused or TeacherUnavailable otherwise."""
-        trouble = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(TRIES), wait=wait_random_exponential(multiplier=0.5, max=30.0), retry=retry_if_exception_type(trouble),
-            sleep=self.sleep, reraise=True,
-        )  # fmt: skip
+        retrying = AsyncRetrying(stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception(_passes), sleep=self.sleep, reraise=True)
 
         async def once() -> T:
             return await call()
@@ -208,11 +225,28 @@ class BatchCaller:
         try:
             return await retrying(once)
         except openai.APIStatusError as error:
-            said = self.teacher.tell(error)
-            final = error.status_code < 500 and error.status_code not in RETRIED
-            fault = (
-                TeacherRefused(f"the batch endpoint says {said}") if final else TeacherUnavailable(f"the batch endpoint keeps saying {said}; run again later")
-            )
+            said = f"the batch endpoint says {self.teacher.tell(error)}"
+            if error.status_code == 404:
+                fault = TeacherRefused(
+                    f"{said}; where the batch is gone or belongs to another account, `socratune ledger forget-batches` gives it up; "
+                    "an endpoint without batches needs execution.teacher.mode=online"
+                )
+            else:
+                fault = (TeacherUnavailable if _passes(error) else TeacherRefused)(f"{said}; what it has done so far is kept, run again")
         except openai.APIConnectionError as error:
             fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({type(error).__name__}); run again later: batches that were sent go on")
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether trouble with the batch endpoints is worth another try."""
+    if isinstance(error, openai.APIStatusError):
+        return error.code != "insufficient_quota" and (error.status_code >= 500 or error.status_code in RETRIED)
+    return isinstance(error, openai.APIConnectionError)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds before the next try: never less than the server asked for, within reason."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = requested_wait(error.response.headers, now=datetime.now(UTC)) if isinstance(error, openai.APIStatusError) else 0.0
+    return max(min(asked, LONGEST_WAIT), BACK_OFF(state))

@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, TeacherRefused, TeacherUnavailable
+from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, Stopped, TeacherRefused, TeacherUnavailable
 from tasks.contracts.rows import Outcome
+from tasks.gateways.batch_store import BatchStore
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
 from tasks.gateways.prices import Price
@@ -52,6 +53,7 @@ class Caller:
     settings: Settings
     judge: Callable[[str], str | None]
     price: Price
+    mended: set[str] = field(default_factory=set, init=False)  # keys of damaged rows that were bought again
     _silent: int = field(default=0, init=False)  # asks in a row without a reply
     _reserved: int = field(default=0, init=False)  # calls of this process that hold a reservation
     _admission: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -85,13 +87,15 @@ class Caller:
                 raise
             finish(key, answer)
 
-        missing = {}
+        missing: dict[str, Wanted] = {}
         for key, request in firsts.items():
             step = self.advance(request, key, tally)
             if isinstance(step, Answer):
                 finish(key, step)
             else:
                 missing[key] = step
+        self._refuse_batched(missing)
+        self.mended |= self.ledger.damaged
         await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
         return in_order(answers, keys, asks), tally.usage
 
@@ -124,10 +128,22 @@ class Caller:
         again = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
         return Wanted(request=again, key=again.key(self.teacher.source(ask)), so_far=answer)
 
-    def failed(self, ask: Ask, error: NoReply, tally: Tally) -> Answer:
-        """The answer of a question that got no reply at all."""
-        tally.usage += Usage(failed=1)
+    def _refuse_batched(self, missing: Mapping[str, Wanted]) -> None:
+        """What a batch is about to answer must not be bought a second time."""
+        held = BatchStore(self.ledger).held(missing)
+        if held:
+            raise TeacherRefused(
+                f"{len(held)} of the questions are in a batch that the provider still works on: run with execution.teacher.mode=batch to collect it, "
+                "or give its replies up with `socratune ledger forget-batches`"
+            )
+
+    def ended(self, step: Wanted, error: NoReply, tally: Tally) -> Answer:
+        """The answer of a question whose next reply could not be had: what it has so far, or a failure."""
         final = isinstance(error, NotRecorded)
+        if step.so_far is not None:
+            return replace(step.so_far, final=final)
+        tally.usage += Usage(failed=1)
+        ask = step.request.ask
         return Answer(ask=ask, outcome=Outcome.FAILED, text="", model="", attempts=1, note=str(error), status=error.status, final=final)
 
     def worst_usd(self, request: Request) -> float:
@@ -158,7 +174,7 @@ class Caller:
                 reply = self._known(step.key, tally) or await self._buy(step, tally)
             except NoReply as error:
                 self._count_silence(error, tally)
-                return step.so_far or self.failed(step.request.ask, error, tally)
+                return self.ended(step, error, tally)
             after = self._after(step, reply)
             if isinstance(after, Answer):
                 return after
@@ -168,7 +184,8 @@ class Caller:
         async with self._reservation(step.request) as reservation:
             reply = await self.teacher.reply(step.request, limiter=self.limiter)
             usd = self.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached)
-            self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation)
+            if not self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation):
+                reply = self.ledger.find(step.key) or reply  # another process was faster; its reply is the one that counts
         self._silent = 0
         tally.usage += Usage(
             calls=1, retries=reply.tries - 1, reasks=min(step.request.reask, 1), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd
@@ -249,3 +266,5 @@ async def _finish(tasks: Iterable[asyncio.Task[None]], limiter: Limiter) -> None
     faults = [fault for task in everything if not task.cancelled() and (fault := task.exception()) is not None]
     if faults:
         raise faults[0]
+    if any(task.cancelled() for task in everything):
+        raise Stopped

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import ArtifactError
@@ -31,12 +31,14 @@ LOOK_UP = 500  # keys a query
 
 _SCHEMA = """
 CREATE TABLE replies (
-    key TEXT PRIMARY KEY, source TEXT NOT NULL, body TEXT NOT NULL, usd REAL, mode TEXT NOT NULL, created_at TEXT NOT NULL, checksum BLOB NOT NULL
-) WITHOUT ROWID;
+    key TEXT NOT NULL UNIQUE, source TEXT NOT NULL, body TEXT NOT NULL, usd REAL, mode TEXT NOT NULL, created_at TEXT NOT NULL, checksum BLOB NOT NULL
+);
 CREATE TABLE reservations (id INTEGER PRIMARY KEY, usd REAL NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, made_at REAL NOT NULL, batch TEXT);
 CREATE TABLE totals (calls INTEGER NOT NULL, retries INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, usd REAL NOT NULL);
 INSERT INTO totals VALUES (0, 0, 0, 0, 0.0);
-CREATE TABLE batches (id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, state TEXT NOT NULL, file_id TEXT, remote_id TEXT, made_at TEXT NOT NULL);
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, state TEXT NOT NULL, file_id TEXT, remote_id TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL
+);
 CREATE TABLE batch_lines (key TEXT NOT NULL, batch TEXT NOT NULL, PRIMARY KEY (key, batch)) WITHOUT ROWID;
 """
 Mode = Literal["online", "batch", "imported"]
@@ -125,7 +127,7 @@ class Ledger:
         for start in range(0, len(wanted), LOOK_UP):
             some = wanted[start : start + LOOK_UP]
             marks = ",".join("?" * len(some))
-            for key, source, body, usd, mode, created_at, checksum in self.db.execute(f"SELECT * FROM replies WHERE key IN ({marks})", some):
+            for key, source, body, usd, mode, created_at, checksum in self._select(f"SELECT * FROM replies WHERE key IN ({marks})", some):
                 reply = _decoded(body) if checksum == _checksum(key, source, body, usd, mode, created_at) else None
                 if reply is None:
                     self.damaged.add(key)
@@ -133,20 +135,34 @@ class Ledger:
                     found[key] = reply
         return found
 
-    def record(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode = "online", reservation: int = 0) -> None:
-        """Commit one reply and give its reservation back. Two processes that bought the same reply keep the first and count both as spent."""
+    def _select(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Rows of a query; raises ArtifactError where the file's structure is damaged."""
+        try:
+            return self.db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise ArtifactError(
+                f"{self.path} is damaged ({error}): save what can be read with `socratune ledger export`, move the file away, import the export into a new one"
+            ) from error
+
+    def record(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode = "online", reservation: int = 0) -> bool:
+        """Commit one reply and give its reservation back. Two processes that bought the same reply keep the first and count both as spent.
+
+        Returns whether this reply is the one that was kept.
+        """
         with self.transaction():
-            self.put(key, reply, source=source, usd=usd, mode=mode)
+            new = self.put(key, reply, source=source, usd=usd, mode=mode)
             self._count(reply, usd)
             if reservation:
                 self.db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
+        return new
 
-    def record_batch(self, replies: Mapping[str, tuple[Reply, float | None]], *, source: str) -> None:
-        """Commit the replies of one batch. Those that are stored already were collected before and are counted once."""
+    def record_batch(self, batch: str, replies: Mapping[str, tuple[Reply, float | None]], *, source: str) -> None:
+        """Commit the replies of one batch and that it is collected, in one transaction, so that they are counted as spent once."""
         with self.transaction():
             for key, (reply, usd) in replies.items():
-                if self.put(key, reply, source=source, usd=usd, mode="batch"):
-                    self._count(reply, usd)
+                self.put(key, reply, source=source, usd=usd, mode="batch")
+                self._count(reply, usd)
+            self.db.execute("UPDATE batches SET state = 'collected' WHERE id = ?", (batch,))
 
     def put(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode) -> bool:
         """Write one row inside a transaction, replacing a damaged one; returns whether it was new."""
@@ -173,7 +189,7 @@ class Ledger:
     def hold(self, usd: float, *, batch: str | None) -> int | None:
         """As `reserve`, inside a transaction; for one call, or for the whole of `batch`."""
         if not self._fits(usd):
-            self._drop_stale()
+            self.drop_stale()
             if not self._fits(usd):
                 return None
         values = (usd, socket.gethostname(), os.getpid(), time.time(), batch)
@@ -193,11 +209,14 @@ class Ledger:
     def _fits(self, usd: float) -> bool:
         return usd <= self.headroom()
 
-    def _drop_stale(self) -> None:
-        """Drop what dead processes still hold, so that a kill -9 does not block the budget for ever. A batch lives on without its process."""
+    def drop_stale(self) -> None:
+        """Inside a transaction, drop what dead processes still hold, so that a kill -9 does not block the budget for ever.
+
+        A batch lives on without its process, so its reservation stays. A process on another host is taken for dead after STALE_SECONDS.
+        """
         rows = self.db.execute("SELECT id, host, pid, made_at FROM reservations WHERE batch IS NULL").fetchall()
         here, oldest = socket.gethostname(), time.time() - STALE_SECONDS
-        stale = [(key,) for key, host, pid, made_at in rows if made_at < oldest or (host == here and not _alive(pid))]
+        stale = [(key,) for key, host, pid, made_at in rows if (not alive(pid) if host == here else made_at < oldest)]
         self.db.executemany("DELETE FROM reservations WHERE id = ?", stale)
 
     def spent(self) -> float:
@@ -211,16 +230,22 @@ class Ledger:
         return Usage(calls=calls, retries=retries, tokens_in=tokens_in, tokens_out=tokens_out, usd=usd)
 
     def usual(self, model: str) -> Known | None:
-        """Mean length and latency of up to 2,000 whole replies of a model, None where it has none. Recorded replies have no latency and do not count."""
+        """Mean length and latency of up to 2,000 whole replies of a model or its dated versions, None where it has none.
+
+        Replies without a latency (recorded ones, and those of batches) do not count.
+        """
         tokens, seconds, name, end = (f"json_extract(body, '$.{field}')" for field in ("tokens_out", "seconds", "model", "finish_reason"))
-        timed = f"SELECT {tokens} AS tokens, {seconds} AS seconds FROM replies WHERE json_valid(body) AND {name} = ? AND {end} = 'stop' AND {seconds} > 0"
-        rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", (model,)).fetchone()
+        timed = (
+            f"SELECT {tokens} AS tokens, {seconds} AS seconds FROM replies WHERE json_valid(body) "
+            f"AND ({name} = :model OR {name} GLOB :model || '-[0-9]*') AND {end} = 'stop' AND {seconds} > 0"
+        )
+        rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", {"model": model}).fetchone()
         return None if rows[0] is None else Known(tokens_out=rows[0], seconds=rows[1])
 
     def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:
-        """Every row in the order of keys (or those asked for), one at a time; a damaged row comes as its key alone."""
+        """Every row in the order in which they came (or those asked for), one at a time; a damaged row comes as its key alone."""
         wanted = "" if keys is None else f" WHERE key IN ({','.join('?' * len(keys))})"
-        for key, source, body, usd, mode, created_at, checksum in self.db.execute(f"SELECT * FROM replies{wanted} ORDER BY key", keys or ()):
+        for key, source, body, usd, mode, created_at, checksum in self.db.execute(f"SELECT * FROM replies{wanted} ORDER BY rowid", keys or ()):
             reply = _decoded(body) if checksum == _checksum(key, source, body, usd, mode, created_at) else None
             yield key if reply is None else Entry(key=key, source=source, reply=reply, usd=usd, mode=mode, created_at=created_at)
 
@@ -237,7 +262,7 @@ def _decoded(body: str) -> Reply | None:
         return None
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """Whether a process of this host still runs."""
     try:
         os.kill(pid, 0)

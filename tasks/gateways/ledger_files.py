@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -63,15 +65,19 @@ def ledger_stats(ledger: Ledger) -> LedgerStats:
 
 def verify_ledger(ledger: Ledger) -> list[str]:
     """Everything that is wrong with the file, in words; empty for a sound one."""
-    faults = [str(fault) for (fault,) in ledger.db.execute("PRAGMA integrity_check") if fault != "ok"]
-    return faults + [
-        f"row {entry} fails its checksum; it will be bought again when it is next asked for" for entry in ledger.entries() if isinstance(entry, str)
-    ]
+    faults = []
+    try:
+        faults += [str(fault) for (fault,) in ledger.db.execute("PRAGMA integrity_check") if fault != "ok"]
+        damaged = (entry for entry in ledger.entries() if isinstance(entry, str))
+        faults += [f"row {key} fails its checksum; it will be bought again when it is next asked for" for key in damaged]
+    except sqlite3.DatabaseError as error:
+        faults.append(f"the file cannot be read to its end ({error}): export what can be read and import it into a new ledger")
+    return faults
 
 
 def export_ledger(ledger: Ledger, path: Path) -> int:
-    """Write every sound row to a Parquet file; returns how many. Text that UTF-8 cannot hold has its lone surrogates replaced."""
-    entries = (entry for entry in ledger.entries() if isinstance(entry, Entry))
+    """Write every sound row to a Parquet file, as far as the ledger can be read; returns how many. Lone surrogates in texts are replaced."""
+    entries = _readable(ledger)
     count = 0
     with pq.ParquetWriter(path, _SCHEMA) as writer:
         while some := list(islice(entries, _ROWS)):
@@ -80,11 +86,20 @@ def export_ledger(ledger: Ledger, path: Path) -> int:
     return count
 
 
+def _readable(ledger: Ledger) -> Iterator[Entry]:
+    """Sound rows up to the first place where the file's structure is damaged."""
+    with suppress(sqlite3.DatabaseError):
+        for entry in ledger.entries():
+            if isinstance(entry, Entry):
+                yield entry
+
+
 def import_ledger(ledger: Ledger, path: Path) -> int:
     """Add the rows of an export that the ledger lacks; returns how many. They were paid elsewhere and do not count as spent here."""
     entries = read_export(path)
     new = 0
     while some := list(islice(entries, _ROWS)):
+        ledger.find_many(entry.key for entry in some)  # so that damaged rows are replaced
         with ledger.transaction():
             for entry in some:
                 new += ledger.put(entry.key, entry.reply, source=entry.source, usd=entry.usd, mode="imported")

@@ -60,7 +60,7 @@ class Limiter:
         self._pause_until = 0.0
         self._rejections = 0
         self._owed = 0.0  # tokens used beyond what was set aside (negative: set aside and not used)
-        self._closed = False
+        self._closed = asyncio.Event()
         self.on_wire: set[asyncio.Task[object]] = set()  # tasks whose call has been sent: cancelling them would lose a paid reply
 
     @property
@@ -78,9 +78,11 @@ class Limiter:
     async def slot(self, tokens: int) -> AsyncIterator[Slot]:
         """Wait for permission to make one call of about `tokens`; the call is on the wire until the block ends."""
         async with self._turn:
+            self._end_if_closed()
             while len(self.on_wire) >= self.in_flight:
                 self._room.clear()
                 await self._room.wait()
+                self._end_if_closed()
             await self._sit_out_the_pause()
             await self._requests.acquire()
             await self._set_aside(tokens)
@@ -101,6 +103,7 @@ class Limiter:
         due: float = tokens + self._owed
         self._owed = min(due, 0.0)
         while due > 0:  # in pieces, because a bucket cannot give more than it holds
+            self._end_if_closed()
             piece = min(due, self._tokens.max_rate)
             await self._tokens.acquire(piece)
             due -= piece
@@ -125,13 +128,17 @@ class Limiter:
     async def _sit_out_the_pause(self) -> None:
         while self._pause_until > (now := asyncio.get_running_loop().time()):
             until = self._pause_until
-            await self._sleep(until - now)
+            await self._wait(until - now)
             if self._pause_until == until:
                 self._pause_until = 0.0
 
     def learn(self, *, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """Limits as the endpoint reports them; the stricter of these and the profile's wins."""
-        reported = (requests_per_minute or self._reported[0], tokens_per_minute or self._reported[1])
+        """Limits as the endpoint reports them; the strictest that was seen wins.
+
+        A limit that rises again is used by the next run only: each change begins a bucket anew, and endpoints behind a balancer report many.
+        """
+        requests, tokens = self._reported
+        reported = (min(requests_per_minute or requests, requests), min(tokens_per_minute or tokens, tokens))
         if reported != self._reported:
             self._change(reported=reported, share=self._share)
 
@@ -148,13 +155,24 @@ class Limiter:
 
     async def back_off(self, seconds: float) -> None:
         """Wait before another try. Called outside a slot, so that others may use it meanwhile."""
+        await self._wait(seconds)
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the limiter is closed."""
         self._end_if_closed()
-        await self._sleep(seconds)
+        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._closed.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        self._end_if_closed()
 
     def close(self) -> None:
-        """Let no further call start: whoever comes for a slot or backs off from now on is cancelled."""
-        self._closed = True
+        """Let no further call start: whoever comes for a slot, waits for one or backs off is cancelled."""
+        self._closed.set()
+        self._room.set()
 
     def _end_if_closed(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise asyncio.CancelledError

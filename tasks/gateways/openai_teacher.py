@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self
@@ -25,14 +26,15 @@ from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
 from tasks.gateways.limits import Limiter, Slot
 from tasks.gateways.prices import Price, published_price
 from tasks.gateways.teacher import Reply, Request, parts_of
-from tasks.gateways.tokens import estimated_tokens
+from tasks.gateways.tokens import estimated_tokens, most_tokens
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 TRIES = 8  # HTTP calls per ask; with the back-off below about two minutes before a question is given up
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more ends the run, which says when to come back
-_BACK_OFF = wait_random_exponential(multiplier=0.5, max=30.0)
+BACK_OFF = wait_random_exponential(multiplier=0.5, max=30.0)
 RETRIED = frozenset({408, 409, 429})  # and every 5xx
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_ANY = 10**7  # tokens: more than any model reads or writes
 _ADVICE = {
     400: "check recipe.teacher (model, temperature, max_tokens)",
     401: "set OPENAI_API_KEY to a valid key",
@@ -130,9 +132,7 @@ class OpenAITeacher:
             return reply
         if isinstance(fault, _Filtered):
             slot.settle(0)
-            return Reply(
-                text="", finish_reason="content_filter", model=request.settings.model, tokens_in=0, tokens_out=0, request_id="", status=400, tries=tries
-            )
+            return replace(filtered(request.settings.model), tries=tries)
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
 
     def _translate(self, error: openai.APIStatusError, *, limiter: Limiter, slot: Slot) -> Exception:
@@ -159,13 +159,13 @@ class OpenAITeacher:
 
     def tell(self, error: openai.APIStatusError) -> str:
         """What an endpoint's error says, without the key."""
-        return f"HTTP {error.status_code}: {error.message}".replace(self.client().api_key, "[key]")
+        return clean(f"HTTP {error.status_code}: {error.message}").replace(self.client().api_key, "[key]")
 
 
 def _wait(state: RetryCallState) -> float:
     """Seconds before the next try: never less than the server asked for."""
     fault = state.outcome.exception() if state.outcome else None
-    return max(fault.wait if isinstance(fault, _Transient) else 0.0, _BACK_OFF(state))
+    return max(fault.wait if isinstance(fault, _Transient) else 0.0, BACK_OFF(state))
 
 
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float:
@@ -184,9 +184,9 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float:
     return max((moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds(), 0.0)
 
 
-def filtered(request: Request) -> Reply:
+def filtered(model: str) -> Reply:
     """What is kept of a prompt that the endpoint's content filter stopped (HTTP 400)."""
-    return Reply(text="", finish_reason="content_filter", model=request.settings.model, tokens_in=0, tokens_out=0, request_id="", status=400)
+    return Reply(text="", finish_reason="content_filter", model=model, tokens_in=0, tokens_out=0, request_id="", status=400)
 
 
 def _reported_limits(headers: Mapping[str, str]) -> dict[str, float | None]:
@@ -207,24 +207,31 @@ def _read(text: str, *, request_id: str, tries: int, seconds: float, request: Re
     try:
         body = json.loads(text)
         return reply_from(body, request_id=request_id, tries=tries, seconds=seconds, request=request)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Transient("the body is not a chat completion", status=200) from None
 
 
-def reply_from(body: Any, *, request_id: str, tries: int, seconds: float, request: Request) -> Reply:
-    """The reply in a decoded body; raises ValueError when it holds none. Odd or missing usage never loses a paid reply."""
+def reply_from(body: Any, *, request_id: str, tries: int, seconds: float, request: Request | None) -> Reply:
+    """The reply in a decoded body; raises ValueError when it holds none. Odd, missing or impossible usage never loses a paid reply.
+
+    `request` None (a line of a batch that this run did not ask for) leaves a missing count at what the text suggests.
+    """
     said, finish_reason = parts_of(body)
     text = clean(said)
     usage = body.get("usage")
     details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    most_in, most_out = (most_tokens(request.messages), 2 * request.settings.max_tokens) if request else (_ANY, _ANY)
+    tokens_in, tokens_out = _count(usage, "prompt_tokens", most=most_in), _count(usage, "completion_tokens", most=most_out)
+    if tokens_in is None:
+        tokens_in = estimated_tokens(request.messages, model=request.settings.model) if request else 0
     return Reply(
         text=text,
-        finish_reason=finish_reason,
-        model=str(body.get("model") or ""),
-        tokens_in=_count(usage, "prompt_tokens", otherwise=estimated_tokens(request.messages, model=request.settings.model)),
-        tokens_out=_count(usage, "completion_tokens", otherwise=len(text.encode()) // 4 + 1),
-        tokens_cached=_count(details, "cached_tokens", otherwise=0),
-        request_id=request_id,
+        finish_reason=clean(finish_reason),
+        model=clean(str(body.get("model") or "")),
+        tokens_in=tokens_in,
+        tokens_out=len(text.encode()) // 4 + 1 if tokens_out is None else tokens_out,
+        tokens_cached=_count(details, "cached_tokens", most=tokens_in) or 0,
+        request_id=clean(request_id),
         tries=tries,
         seconds=seconds,
     )
@@ -236,7 +243,7 @@ def clean(text: str) -> str:
     return whole.translate(_CONTROLS)
 
 
-def _count(usage: Any, name: str, *, otherwise: int) -> int:
-    """A token count as reported, or the estimate where the report is missing or no count."""
+def _count(usage: Any, name: str, *, most: int) -> int | None:
+    """A token count as reported; None where the report is missing, is no count, or is more than there can be."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tasks.gateways.limits import Limiter
     from tasks.gateways.prices import Price
 
+_REASONING_MODELS = ("o1", "o3", "o4", "gpt-5")  # they refuse temperature and max_tokens (OpenAI, "Reasoning models")
 _REASK_SEED = 1_000_003  # far from any sample index, so that a re-ask never repeats another sample's seed
 
 
@@ -57,13 +58,12 @@ class Request:
 
     def body(self) -> dict[str, Any]:
         """The chat-completions body, the same online and in a batch."""
-        body: dict[str, Any] = {
-            "model": self.settings.model,
-            "messages": list(self.messages),
-            "temperature": self.settings.temperature,
-            "max_tokens": self.settings.max_tokens,
-            "seed": self.ask.sample + self.reask * _REASK_SEED,
-        }
+        settings = self.settings
+        body: dict[str, Any] = {"model": settings.model, "messages": list(self.messages), "seed": self.ask.sample + self.reask * _REASK_SEED}
+        if settings.model.startswith(_REASONING_MODELS):
+            body["max_completion_tokens"] = settings.max_tokens
+        else:
+            body |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
         if self.ask.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "teaching", "strict": True, "schema": self.ask.schema}}
         return body

@@ -88,14 +88,14 @@ def curate(
 
 
 class Consensus(NamedTuple):
-    """What most samples say, and by what share of all samples it leads."""
+    """What most usable samples say, and by what share of them it leads."""
 
     verdict: str
     margin: float
 
 
 def consensus(verdicts: Sequence[str]) -> Consensus:
-    """Majority of yes/no verdicts with its margin; unparsed and 0 where there is none."""
+    """Majority among replies that can be used, with its margin as a share of them; unparsed and 0 where there is none."""
     lead = verdicts.count(Verdict.YES) - verdicts.count(Verdict.NO)
     if not lead:
         return Consensus(Verdict.UNPARSED, 0.0)

@@ -44,9 +44,10 @@ def shards(count: int, *, size: int) -> list[tuple[int, int]]:
 
 
 def disagreements(rows: Sequence[Drafted], taught: Sequence[Taught]) -> list[Drafted]:
-    """Questions for which no reply agrees with gold."""
+    """Questions that were answered, by no reply in agreement with gold. Those without any reply wait for the next run."""
     agreed = {row.qid for row in taught if row.outcome == Outcome.OK and row.verdict == row.answer}
-    return [row for row in rows if row.qid not in agreed]
+    answered = {row.qid for row in taught if row.outcome != Outcome.FAILED}
+    return [row for row in rows if row.qid in answered - agreed]
 
 
 def taught_rows(rows: Sequence[Drafted], answers: Sequence[Answer], *, benchmark: Benchmark) -> list[Taught]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ async def test_the_ui_shows_shards_the_estimate_and_the_progress(pipeline: Pipel
         runs = await client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(like_="ask ")), limit=200)
         artifacts = await client.read_artifacts(limit=200)
     assert {"ask 1 to 9", "ask 10 to 19", "ask 39 to 48"} <= {run.name for run in runs}
+    asked = next(run for run in runs if run.name == "ask 39 to 48" and run.end_time)
+    assert asked.end_time - asked.start_time > timedelta(milliseconds=5)  # the work is inside the task, not after it
     (estimate,) = (artifact for artifact in artifacts if artifact.key == "teacher-estimate" and "47 of 48" in (artifact.description or ""))
     assert {line["case"] for line in json.loads(estimate.data)} == {"low", "expected", "high"}
     assert "execution.teacher.price" in estimate.description

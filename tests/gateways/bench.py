@@ -55,15 +55,15 @@ class Bench:
     async def ask(self, wanted: list[Ask], *, teacher: Teacher | None = None) -> tuple[list[Answer], Usage]:
         async with teacher or OpenAITeacher(timeout_seconds=20.0) as opened:
             with Ledger(self.ledger, budget_usd=self.budget) as ledger:
-                return await self._caller(opened, ledger).ask(wanted, progress=self._note)
+                return await self.caller(opened, ledger).ask(wanted, progress=self._note)
 
     async def ask_in_batches(self, wanted: list[Ask]) -> tuple[list[Answer], Usage]:
         async with OpenAITeacher(timeout_seconds=20.0) as teacher:
             with Ledger(self.ledger, budget_usd=self.budget) as ledger:
-                caller = BatchCaller(caller=self._caller(teacher, ledger, batch=True), teacher=teacher, poll_seconds=1.0, sleep=self._sleep)
+                caller = BatchCaller(caller=self.caller(teacher, ledger, batch=True), teacher=teacher, poll_seconds=1.0, sleep=self._sleep)
                 return await caller.ask(wanted, progress=self._note)
 
-    def _caller(self, teacher: Teacher, ledger: Ledger, *, batch: bool = False) -> Caller:
+    def caller(self, teacher: Teacher, ledger: Ledger, *, batch: bool = False) -> Caller:
         limiter = Limiter(requests_per_minute=10**6, tokens_per_minute=10**9, max_in_flight=self.in_flight, sleep=self._sleep)
         price = price_of(teacher, model=self.settings.model, given=self.price)
         return Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=self.settings, judge=judge, price=price.in_batch() if batch else price)

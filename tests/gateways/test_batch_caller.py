@@ -6,12 +6,14 @@ import asyncio
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tasks.contracts.failures import BudgetReached, SocratuneError, TeacherRefused, TeacherUnavailable
 from tasks.contracts.rows import Outcome
 from tasks.gateways.batch_caller import ROUNDS
+from tasks.gateways.batch_store import BatchStore
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.simulated_faults import Fault
 from tasks.gateways.simulated_server import SimulatedServer
@@ -130,3 +132,69 @@ async def test_kill_9_at_every_step_pays_nothing_twice(bench: Bench, serve, step
     with Ledger(bench.ledger, budget_usd=1.0) as ledger:
         assert ledger.db.execute("SELECT count(*) FROM batches").fetchone() == (0,)
         assert ledger.db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+
+
+_KILLED_BEFORE_COLLECTING = """
+import asyncio, os, signal, sys, pathlib
+from tasks.gateways.batch_caller import BatchCaller
+from tests.gateways.bench import Bench, asks
+async def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+BatchCaller._wait_for = dies
+asyncio.run(Bench(ledger=pathlib.Path(sys.argv[1])).ask_in_batches(asks(12)))
+"""
+
+
+async def _leave_a_batch_in_the_air(bench: Bench) -> None:
+    child = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", _KILLED_BEFORE_COLLECTING, str(bench.ledger)], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+async def test_all_lines_of_a_batch_are_kept_whatever_this_run_wants(bench: Bench, serve):
+    one = serve(server=server())
+    await _leave_a_batch_in_the_air(bench)
+    answers, usage = await bench.ask_in_batches(asks(6))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert usage.calls == 12
+    _, usage = await bench.ask_in_batches(asks(12))
+    assert (usage.calls, usage.cached, one.batch_calls) == (0, 12, 12)
+
+
+async def test_going_online_does_not_buy_what_a_batch_is_about_to_answer(bench: Bench, serve):
+    one = serve(server=server())
+    await _leave_a_batch_in_the_air(bench)
+    with pytest.raises(TeacherRefused, match=r"12 of the questions .*\.mode=batch .* forget-batches"):
+        await bench.ask(asks(14))
+    assert one.calls == 0
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        assert BatchStore(ledger).forget() == 1
+    _, usage = await bench.ask(asks(14))
+    assert usage.calls == 14
+
+
+async def test_a_dead_process_holds_no_budget_for_a_batch_that_it_never_sent(bench: Bench, serve):
+    serve(server=server())
+    bench.budget = 1.0
+    script = (
+        "import os, sys, pathlib; from tasks.gateways.ledger import Ledger; from tasks.gateways.batch_store import BatchStore; "
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), budget_usd=1.0); assert ledger.reserve(0.4); assert BatchStore(ledger).draw('e', [('k', 0.5)]); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(bench.ledger)]).returncode == 9
+    with Ledger(bench.ledger, budget_usd=1.0) as ledger:
+        assert ledger.headroom() == pytest.approx(0.1)
+    answers, _ = await bench.ask_in_batches(asks(10))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    with Ledger(bench.ledger, budget_usd=1.0) as ledger:
+        assert ledger.headroom() == pytest.approx(1.0 - ledger.spent())
+
+
+async def test_a_line_separator_inside_a_reply_does_not_split_it(bench: Bench, serve):
+    class _Separated(SimulatedServer):
+        def says(self, body):
+            said = super().says(body)
+            return replace(said, reasoning=f"{said.reasoning} \u2028 More.")
+
+    one = serve(server=_Separated(error_rate=0.0, no_bias=0.0))
+    answers, _ = await bench.ask_in_batches(asks(4))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert one.batch_calls == 4

@@ -1,6 +1,7 @@
 """Asking through the ledger: order, resume, re-asks, outcomes, and what stops a run."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tasks.contracts.failures import SocratuneError, TeacherRefused, TeacherUnavailable
+from tasks.contracts.failures import SocratuneError, Stopped, TeacherRefused, TeacherUnavailable
 from tasks.contracts.rows import Outcome
 from tasks.gateways.caller import GIVE_UP_AFTER
 from tasks.gateways.ledger import Ledger
@@ -275,3 +276,67 @@ async def test_control_characters_never_reach_a_row(bench, serve):
     assert answer.outcome == Outcome.OK
     assert not {"\x00", "\x1b", "\x85"} & set(answer.text)
     assert "\ttab" in answer.text
+
+
+class _Usage(SimulatedServer):
+    """An endpoint whose replies claim impossible usage and a model name that no file can hold."""
+
+    def app(self) -> Starlette:
+        async def claim(request: Request) -> Response:
+            content = "## Step-by-Step Reasoning\nIt is so.\n## Final Assessment\n**[YES]**"
+            choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+            body = {"model": "m\ud800\x1b", "choices": [choice], "usage": {"prompt_tokens": 10**19, "completion_tokens": 10**9}}
+            return Response(json.dumps(body), media_type="application/json")
+
+        return Starlette(routes=[Route("/v1/chat/completions", claim, methods=["POST"])])
+
+
+async def test_impossible_usage_is_estimated_and_odd_names_are_cleaned(bench, serve):
+    serve(server=_Usage(error_rate=0.0, no_bias=0.0))
+    answers, usage = await bench.ask(asks(3))
+    assert {answer.outcome for answer in answers} == {Outcome.OK}
+    assert {answer.model for answer in answers} == {"m?"}
+    assert 300 < usage.tokens_in < 3000
+    assert usage.tokens_out < 200
+
+
+async def test_a_re_ask_that_got_no_reply_is_tried_again_by_the_next_run(bench, serve):
+    server = serve({1: Fault(shape="cut"), **dict.fromkeys(range(2, TRIES + 2), Fault(status=500))})
+    (answer,), _ = await bench.ask(asks(1))
+    assert (answer.outcome, answer.final) == (Outcome.CUT, False)
+    (mended,), usage = await bench.ask(asks(1))
+    assert (mended.outcome, mended.final, usage.calls, server.calls) == (Outcome.OK, True, 1, TRIES + 2)
+
+
+async def test_an_error_in_one_shard_loses_no_reply_of_the_others_and_stops_them_at_once(bench, serve):
+    server = serve({**{number: Fault(shape="held") for number in (1, 2, 3)}, 4: Fault(status=401)})
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        async with OpenAITeacher(timeout_seconds=20.0) as teacher:
+            bench.in_flight = 4
+            caller = bench.caller(teacher, ledger)
+            wanted = asks(60)
+            shards = [asyncio.create_task(caller.ask(wanted[first : first + 20], progress=lambda *_: None)) for first in (0, 20, 40)]
+            while server.calls < 4:
+                await asyncio.sleep(0.001)
+            server.hold.set()
+            ended = await asyncio.gather(*shards, return_exceptions=True)
+    assert {type(each) for each in ended} == {TeacherRefused, Stopped}
+    assert (server.calls, bench.kept()) == (4, 3)
+
+
+async def test_a_stop_wakes_those_who_wait_for_their_turn_and_those_who_back_off():
+    limiter = Limiter(requests_per_minute=1, tokens_per_minute=10, max_in_flight=4)
+
+    async def call():
+        async with limiter.slot(5):
+            pytest.fail("a call started after the stop")
+
+    async with limiter.slot(5):
+        pass
+    waiting = [asyncio.create_task(call()) for _ in range(50)] + [asyncio.create_task(limiter.back_off(1000.0))]
+    await asyncio.sleep(0)
+    limiter.close()
+    waiting[0].cancel()  # who is at the head of the line waits on aiolimiter; the caller cancels it
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(task.cancelled() for task in waiting)

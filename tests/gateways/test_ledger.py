@@ -22,6 +22,7 @@ from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_sta
 from tasks.gateways.prices import Price
 from tasks.gateways.simulated_teacher import Fault
 from tasks.gateways.teacher import Reply, Request, Settings
+from tasks.logic.estimate import Known
 from tests.gateways.bench import asks, questions
 
 REPLY = Reply(text="a", finish_reason="stop", model="m", tokens_in=3, tokens_out=4, request_id="r", tries=2, seconds=0.5)
@@ -255,3 +256,53 @@ async def test_kill_9_loses_only_calls_in_flight(bench, serve):
     assert {answer.outcome for answer in answers} == {Outcome.OK}
     assert (usage.cached, usage.calls) == (20, 40)
     assert server.calls == 60 + bench.in_flight
+
+
+def test_a_living_process_keeps_its_reservation_however_long_it_waits(tmp_path):
+    with Ledger(tmp_path / "l.sqlite", budget_usd=1.0) as ledger:
+        assert ledger.reserve(0.9)
+        ledger.db.execute("UPDATE reservations SET made_at = made_at - 100000")
+        assert ledger.reserve(0.2) is None
+        ledger.db.execute("UPDATE reservations SET host = 'elsewhere'")  # nobody can look whether that one lives
+        assert ledger.reserve(0.2)
+
+
+def test_a_flipped_byte_in_a_key_costs_that_row_at_most(tmp_path):
+    path = tmp_path / "l.sqlite"
+    keys = [f"{number:02d}" * 32 for number in range(60)]
+    with Ledger(path, budget_usd=None) as ledger:
+        for key in keys:
+            ledger.record(key, REPLY, source="/v1", usd=0.25)
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(f"{keys[7]}/v1".encode()) + 5] ^= 1  # in the row itself, not in its index
+    path.write_bytes(bytes(content))
+    with Ledger(path, budget_usd=None) as ledger:
+        assert set(keys) - ledger.find_many(keys).keys() <= {keys[7]}
+        assert len(verify_ledger(ledger)) >= 1
+        assert export_ledger(ledger, tmp_path / "saved.parquet") == 59
+
+
+def test_a_ledger_whose_structure_is_damaged_says_so_and_what_to_do(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with Ledger(path, budget_usd=None) as ledger:
+        for number in range(500):
+            ledger.record(f"{number:064d}", REPLY, source="/v1", usd=0.25)
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    for page in range(8, len(content) // 4096):
+        content[page * 4096] = 0xFF  # no kind of page
+    path.write_bytes(bytes(content))
+    with Ledger(path, budget_usd=None) as ledger:
+        assert verify_ledger(ledger)
+        with pytest.raises(ArtifactError, match="ledger export"):
+            ledger.find_many(f"{number:064d}" for number in range(500))
+        assert export_ledger(ledger, tmp_path / "saved.parquet") < 500
+
+
+def test_the_usual_reply_counts_dated_versions_of_a_model_and_no_other_model(tmp_path):
+    with Ledger(tmp_path / "l.sqlite", budget_usd=None) as ledger:
+        for number, (model, tokens) in enumerate([("gpt-4o", 10), ("gpt-4o-2024-08-06", 30), ("gpt-4o-mini", 500), ("gpt-4", 700)]):
+            ledger.record(str(number), replace(REPLY, model=model, tokens_out=tokens), source="/v1", usd=0.0)
+        assert ledger.usual("gpt-4o") == Known(tokens_out=20.0, seconds=0.5)
+        assert ledger.usual("gpt-5") is None

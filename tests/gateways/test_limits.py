@@ -131,8 +131,25 @@ def test_reported_limits_are_obeyed_where_they_are_stricter():
     assert limiter.pace == (600, 30_000)
     limiter.take_share(0.5)
     assert limiter.pace == (300, 15_000)
-    limiter.learn(requests_per_minute=100, tokens_per_minute=30_000)
+    limiter.learn(requests_per_minute=100, tokens_per_minute=90_000)
     assert limiter.pace == (50, 15_000)
+
+
+def test_limits_that_change_with_every_reply_are_no_way_around_the_pace():
+    events: list[tuple[float, int]] = []
+
+    async def main():
+        limiter = _limiter(requests_per_minute=600)
+
+        async def call(number):
+            async with limiter.slot(1):
+                events.append((asyncio.get_running_loop().time(), 1))
+            limiter.learn(requests_per_minute=590 + number % 2, tokens_per_minute=None)
+
+        await asyncio.gather(*(call(number) for number in range(900)))
+
+    _run(main)
+    assert _worst_window(events) <= 600 + 20
 
 
 def test_a_change_of_pace_takes_effect_and_shares_add_up():

@@ -46,6 +46,7 @@ REPLY_SCHEMA: dict[str, object] = {  # keys in the order in which they are to be
 }
 _SYSTEM_SCHEMA = f"{_TASK} Reply with one JSON object: questions (each with its answer), reasoning, verdict."
 
+_FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL)
 _SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
 _EXCHANGE = re.compile(r"^[\s*-]*Q\d*[.:)]\s*[*_]*\s*(.+?)\s*$\s*^[\s*-]*A\d*[.:)]\s*[*_]*\s*(.+?)\s*$", re.MULTILINE)
 _SUBQUESTION = re.compile(r"^\s*Q\d+[.:)]\s*(.+?)\s*$", re.MULTILINE)
@@ -131,8 +132,9 @@ def parse_teacher_reply(text: str) -> TeacherReply:
     The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
     has no more to say than its answers, those are the reasoning.
     """
-    if text.lstrip().startswith("{"):
-        return _from_json(text)
+    bare = _FENCE.sub(r"\1", text).strip()
+    if bare.startswith("{"):
+        return _from_json(bare)
     said = own_text(text)
     sections = _sections(said)
     if _STEPS in sections:
@@ -151,7 +153,7 @@ def _from_json(text: str) -> TeacherReply:
     """A reply that is meant to be an object of REPLY_SCHEMA. What it lacks is its problem; nothing is guessed."""
     try:
         read = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _unreadable(f"no JSON object ({error})")
     pairs = read.get("questions") if isinstance(read, dict) else None
     if not isinstance(pairs, list) or not all(_is_exchange(each) for each in pairs):

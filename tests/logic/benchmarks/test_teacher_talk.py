@@ -158,9 +158,10 @@ def test_template_without_askable_steps_reasons_from_the_facts_and_without_facts
         template_rationale(replace(drafted(), facts=()))
 
 
-def test_an_object_of_the_schema_is_read_by_the_same_parser() -> None:
+@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "\n```\n{}\n```\n"])
+def test_an_object_of_the_schema_is_read_by_the_same_parser(fence: str) -> None:
     said = {"questions": [{"question": "When did he  die?", "answer": "In 44 BC."}], "reasoning": "That is too early. So the answer is no.", "verdict": "no"}
-    read = parse_teacher_reply(json.dumps(said))
+    read = parse_teacher_reply(fence.replace("{}", json.dumps(said)))
     assert (read.verdict, read.asked, read.answered, read.reasoning, read.problem) == ("no", ("When did he die?",), ("In 44 BC.",), "That is too early.", "")
 
 
@@ -169,6 +170,7 @@ def test_an_object_of_the_schema_is_read_by_the_same_parser() -> None:
     [
         ('{"questions": []', "no JSON object"),
         ("{}", "questions"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "JSON"),
         ('{"questions": [{"question": "Q?"}], "reasoning": "r", "verdict": "yes"}', "questions"),
         ('{"questions": [], "reasoning": "It is so.", "verdict": "maybe"}', "no verdict"),
         ('{"questions": [], "reasoning": "It is so.", "verdict": true}', "no verdict"),
