@@ -245,6 +245,23 @@ def million(bench: Bench) -> Table:
     return table
 
 
+def prefect(bench: Bench) -> Table:
+    """Ours alone: the teach stage on a real Prefect server, every reply in the ledger."""
+    count = 2_000 if bench.quick else 200_000
+    columns = {"questions": "questions", "task_runs": "Prefect task runs", "wall": "wall s", "rss_mb": "peak RSS MB"}
+    table = bench.table(f"prefect: {count:,} questions through the teach stage", columns, of=())
+    folder = PLACE / "work" / "prefect"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "tests.bench.teacher.prefect_run", str(folder), str(count)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    table.rows.append({"client": NAMES["ours"], **json.loads(done.stdout.splitlines()[-1])})
+    shutil.rmtree(folder)
+    return table
+
+
 READINGS: dict[str, Callable[[Bench], Table]] = {
     "rpm600": lambda bench: paced("rpm600", bench, rpm=600, tpm=None),
     "rpm6000": lambda bench: paced("rpm6000", bench, rpm=6000, tpm=None),
@@ -255,5 +272,6 @@ READINGS: dict[str, Callable[[Bench], Table]] = {
     "kill": kill,
     "kills": kills,
     "million": million,
+    "prefect": prefect,
     "quota": quota,
 }
