@@ -33,7 +33,7 @@ def check_teacher(profile: Profile) -> None:
     recipe, pace = profile.recipe.teacher, profile.execution.teacher
     if recipe.kind == "openai":
         try:
-            price_for(open_teacher(recipe, recordings=(), timeout_seconds=1.0, seed=0), recipe=recipe, pace=pace)
+            price_for(open_teacher(recipe, recordings=(), pace=pace, seed=0), recipe=recipe, pace=pace)
         except TeacherRefused as error:
             raise ProfileError(profile.name, [f"recipe.teacher.model: {error}"]) from error
 
@@ -83,7 +83,7 @@ def _rows(
 def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rationalise: bool) -> Estimate:
     numbers, pace, wording = recipe.teacher, context.execution.teacher, get_benchmark(recipe.benchmark)
     as_json = replies_as_json(numbers.response_format, model=numbers.model)
-    settings, teacher = settings_of(numbers), open_teacher(numbers, recordings=(), timeout_seconds=pace.timeout_seconds, seed=recipe.seed)
+    settings, teacher = settings_of(numbers), open_teacher(numbers, recordings=(), pace=pace, seed=recipe.seed)
 
     def by_key(*, samples: int, hint: bool) -> dict[str, Ask]:
         asks = asks_for(rows, benchmark=wording, samples=samples, hint=hint, as_json=as_json)

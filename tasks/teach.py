@@ -53,7 +53,7 @@ async def teach(
     as_json = replies_as_json(recipe.response_format, model=recipe.model)
     pace = work.execution.teacher
     async with (
-        open_teacher(recipe, recordings=recordings, timeout_seconds=pace.timeout_seconds, seed=seed) as teacher,
+        open_teacher(recipe, recordings=recordings, pace=pace, seed=seed) as teacher,
         _caller(work, recipe, teacher, judge=lambda text: wording.parse_teacher_reply(text).problem or None) as caller,
     ):
         answers, usage = await _ask(work, asks_for(rows, benchmark=wording, samples=recipe.samples, hint=False, as_json=as_json), caller, "ask")

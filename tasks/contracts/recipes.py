@@ -185,6 +185,7 @@ class TeacherExecution(_Section):
     tokens_per_minute: Positive
     max_in_flight: Positive
     timeout_seconds: Rate
+    tries: Positive  # HTTP calls for one reply, with growing waits between them, before the question counts as failed
     budget_usd: Rate | None  # spending cap of the whole ledger; null = none
     price: TokenPrice | None  # null = the published price; a paid model without one is refused
     max_failed_share: Share  # more questions than this without any reply fail the run; those are asked again by the next one

@@ -27,7 +27,7 @@ def price_for(teacher: Teacher, *, recipe: TeacherRecipe, pace: TeacherExecution
     return price.in_batch() if pace.mode == "batch" else price
 
 
-def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_seconds: float, seed: int) -> Teacher:
+def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], pace: TeacherExecution, seed: int) -> Teacher:
     """The recipe's teacher, to be used with `async with`. `recordings` are the recipe's files where they lie; `seed` draws simulated errors.
 
     Raises DataError for a bad recording.
@@ -36,5 +36,5 @@ def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], timeout_s
         return RecordedTeacher(recordings, settings=settings_of(recipe))
     if recipe.kind == "simulated":
         error_rate, no_bias = recipe.error_rate or 0.0, recipe.no_bias or 0.0  # load_profile has refused null
-        return SimulatedTeacher(error_rate=error_rate, no_bias=no_bias, timeout_seconds=timeout_seconds, seed=seed)
-    return OpenAITeacher(timeout_seconds=timeout_seconds)
+        return SimulatedTeacher(error_rate=error_rate, no_bias=no_bias, timeout_seconds=pace.timeout_seconds, seed=seed)
+    return OpenAITeacher(timeout_seconds=pace.timeout_seconds, tries=pace.tries)

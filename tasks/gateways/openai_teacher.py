@@ -29,7 +29,7 @@ from tasks.gateways.teacher import Reply, Request, parts_of
 from tasks.gateways.tokens import estimated_tokens, most_tokens
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-TRIES = 8  # HTTP calls per ask; with the back-off below about two minutes before a question is given up
+TRIES = 8  # HTTP calls per ask, where a profile does not say
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more ends the run, which says when to come back
 BACK_OFF = wait_random_exponential(multiplier=0.5, max=30.0)
 RETRIED = frozenset({408, 409, 429})  # and every 5xx
@@ -61,8 +61,9 @@ class OpenAITeacher:
 
     can_take_hints = True
 
-    def __init__(self, *, timeout_seconds: float) -> None:
+    def __init__(self, *, timeout_seconds: float, tries: int = TRIES) -> None:
         self._timeout = timeout_seconds
+        self._tries = tries
         self._client: openai.AsyncOpenAI | None = None
 
     async def __aenter__(self) -> Self:
@@ -96,7 +97,7 @@ class OpenAITeacher:
         return openai.AsyncOpenAI(api_key=key, base_url=os.environ.get("OPENAI_BASE_URL") or None, max_retries=0, timeout=self._timeout)
 
     async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
-        """One reply after up to TRIES calls. Raises NoReply when all failed, TeacherRefused or TeacherUnavailable at once."""
+        """One reply after up to `tries` calls. Raises NoReply when all failed, TeacherRefused or TeacherUnavailable at once."""
         self.client()
         settings = request.settings
         estimate = estimated_tokens(request.messages, model=settings.model) + settings.max_tokens
@@ -108,7 +109,9 @@ class OpenAITeacher:
             async with limiter.slot(estimate) as slot:
                 return await self._send(request, limiter=limiter, slot=slot, tries=tries)
 
-        retrying = AsyncRetrying(stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception_type(_Transient), sleep=limiter.back_off, reraise=True)
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._tries), wait=_wait, retry=retry_if_exception_type(_Transient), sleep=limiter.back_off, reraise=True
+        )
         try:
             return await retrying(call)
         except _Transient as error:

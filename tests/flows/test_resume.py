@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
 
 from tasks.gateways.simulated_teacher import SimulatedServer
 from tests.flows.pipeline import Pipeline, wait_for
@@ -108,6 +109,15 @@ def test_a_change_recomputes_what_it_touches(pipeline: Pipeline, change: dict[st
     assert made.items() <= pipeline.made_at().items()
 
 
-def test_the_key_is_nowhere(pipeline: Pipeline) -> None:
-    key = pipeline.environment["OPENAI_API_KEY"].encode()
-    assert not [path for path in pipeline.root.rglob("*") if path.is_file() and key in path.read_bytes()]
+async def test_the_key_is_nowhere(pipeline: Pipeline) -> None:
+    key = pipeline.environment["OPENAI_API_KEY"]
+    assert not [path for path in pipeline.root.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    async with get_client() as client:
+        shown = [
+            await client.read_flow_runs(limit=200),
+            await client.read_task_runs(limit=200),
+            await client.read_artifacts(limit=200),
+            await client.read_logs(limit=200),
+        ]
+    assert all(shown[:3])
+    assert key not in repr(shown)

@@ -325,7 +325,7 @@ async def test_an_error_in_one_shard_loses_no_reply_of_the_others_and_stops_them
 
 
 async def test_a_stop_wakes_those_who_wait_for_their_turn_and_those_who_back_off():
-    limiter = Limiter(requests_per_minute=1, tokens_per_minute=10, max_in_flight=4)
+    limiter = Limiter(requests_per_minute=1, tokens_per_minute=10**6, max_in_flight=4)
 
     async def call():
         async with limiter.slot(5):

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.contracts.failures import TeacherRefused
 from tasks.contracts.recipes import Teacher as TeacherRecipe
+from tasks.contracts.recipes import TeacherExecution
 from tasks.contracts.rows import Outcome
 from tasks.gateways.kinds import open_teacher
 from tasks.gateways.openai_teacher import OpenAITeacher
@@ -16,6 +17,11 @@ from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedServer, SimulatedTeacher, serve_simulated
 from tasks.logic.benchmarks.teacher_talk import parse_teacher_reply
 from tests.gateways.bench import ask_for, asks, questions
+
+PACE = TeacherExecution(
+    mode="online", requests_per_minute=600, tokens_per_minute=10**6, max_in_flight=4, timeout_seconds=1.0, tries=2, budget_usd=None, price=None,
+    max_failed_share=0.0, shard=500, poll_seconds=1.0,
+)  # fmt: skip
 
 
 async def test_a_faultless_teacher_answers_right_in_the_teachers_format(bench, monkeypatch):
@@ -107,9 +113,9 @@ def _recipe(kind, **more):
 def test_a_recipe_opens_its_kind_of_teacher(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"qid": "a", "reasoning": "r", "answer": "yes"}\n')
-    recorded = open_teacher(_recipe("recorded", recordings=(str(path),)), recordings=[path], timeout_seconds=1.0, seed=0)
-    simulated = open_teacher(_recipe("simulated", error_rate=0.1, no_bias=0.5), recordings=[], timeout_seconds=1.0, seed=0)
-    paid = open_teacher(_recipe("openai"), recordings=[], timeout_seconds=1.0, seed=0)
+    recorded = open_teacher(_recipe("recorded", recordings=(str(path),)), recordings=[path], pace=PACE, seed=0)
+    simulated = open_teacher(_recipe("simulated", error_rate=0.1, no_bias=0.5), recordings=[], pace=PACE, seed=0)
+    paid = open_teacher(_recipe("openai"), recordings=[], pace=PACE, seed=0)
     assert [type(teacher) for teacher in (recorded, simulated, paid)] == [RecordedTeacher, SimulatedTeacher, OpenAITeacher]
     assert [teacher.can_take_hints for teacher in (recorded, simulated, paid)] == [False, True, True]
 

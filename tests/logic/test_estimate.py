@@ -13,7 +13,7 @@ from tasks.contracts.recipes import TeacherExecution
 from tasks.logic.estimate import Known, estimate
 
 PACE = TeacherExecution(
-    mode="online", requests_per_minute=60, tokens_per_minute=10**9, max_in_flight=100, timeout_seconds=1.0, budget_usd=None, price=None,
+    mode="online", requests_per_minute=60, tokens_per_minute=10**9, max_in_flight=100, timeout_seconds=1.0, tries=8, budget_usd=None, price=None,
     max_failed_share=0.0, shard=500, poll_seconds=1.0,
 )  # fmt: skip
 

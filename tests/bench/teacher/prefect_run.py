@@ -36,7 +36,7 @@ def main(folder: Path, count: int) -> dict[str, float]:
     recipe, seed = profile.recipe.teacher, 0
     context = Context(root=ArtifactRoot(folder), execution=profile.execution)
     drafted = context.root.save_table(Address(stage="draft", version=1, recipe={}, inputs={}), rows(count), Drafted, summary={}, seconds=0.0)
-    teacher = open_teacher(recipe, recordings=(), timeout_seconds=1.0, seed=seed)
+    teacher = open_teacher(recipe, recordings=(), pace=profile.execution.teacher, seed=seed)
     reply = Reply(text=ECHO.text(), finish_reason="stop", model=recipe.model, tokens_in=150, tokens_out=60, request_id="r", seconds=0.1)
     with Ledger(folder / profile.execution.ledger, budget_usd=None) as ledger, ledger.transaction():
         for ask in asks_for(rows(count), benchmark=get_benchmark("strategyqa"), samples=1, hint=False, as_json=False):
