@@ -10,7 +10,7 @@ HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test lint bench-teacher up down clean
+.PHONY: help install demo test suite lint bench-teacher up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -32,7 +32,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## ruff, mypy and every test that needs neither a GPU nor a key
+test: install  ## ruff, mypy and every test that needs neither a GPU nor a key
+	$(MAKE) --jobs 2 --no-print-directory lint suite
+
+suite: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench-teacher: install  ## our teacher caller beside the rivals, about 40 minutes (BENCH="--quick --only faults" for less)
