@@ -15,7 +15,7 @@ from flows.full_pipeline import full_pipeline
 from flows.plan import open_plan
 from flows.teach import fetch_student, teach
 from flows.train import train
-from tasks import stage
+from tasks import watch
 from tasks.report import read_summary
 
 FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "teach": teach, "train": train, "evaluate": evaluate, "report": full_pipeline}
@@ -28,7 +28,7 @@ async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console) as bars, stage.listen(_Bars(bars)):
+    with Progress(*columns, console=console) as bars, watch.listen(_Bars(bars)):
         outcome = await FLOWS[until](profile, dict(overrides))
     return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
 
@@ -40,7 +40,7 @@ class _Bars:
         self._bars = bars
         self._ids: dict[str, Any] = {}
 
-    def __call__(self, progress: stage.Progress) -> None:
+    def __call__(self, progress: watch.Progress) -> None:
         if progress.stage not in self._ids:
             self._ids[progress.stage] = self._bars.add_task(progress.stage, total=None, note="")
         total = progress.total or None

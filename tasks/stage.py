@@ -13,16 +13,13 @@ import functools
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from filelock import FileLock
 from prefect import task
-from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.logging import get_run_logger
 
 from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest
@@ -30,33 +27,12 @@ from tasks.contracts.failures import SocratuneError
 from tasks.contracts.jobs import Job, Machine, Step, StepResult, Weights
 from tasks.contracts.recipes import Execution, Student
 from tasks.foresee import foreseen
+from tasks.watch import Progress, reporting
 
 P = ParamSpec("P")
 R = TypeVar("R")
 LOCK = "lock"
-SECONDS_BETWEEN_REPORTS = 1.0
-
-
-class Progress(NamedTuple):
-    """How far a stage is. `note` is what a person would like to know meanwhile: loss, dollars, rate."""
-
-    stage: str
-    done: int
-    total: int
-    note: str
-
-
-_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("progress_listener", default=None)
-
-
-@contextmanager
-def listen(listener: Callable[[Progress], None]) -> Iterator[None]:
-    """Send every stage's progress to `listener` while the block runs (the command line's progress bars)."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+YEARS = 1e9  # seconds
 
 
 @dataclass(frozen=True)
@@ -214,14 +190,15 @@ def _staged(
 
         async def run() -> Any:
             work = Work(context, address, label)
-            lock = FileLock(context.root.work_folder(address) / LOCK, thread_local=False)  # taken in one thread, released in another
+            # Taken in one thread, released in another; a finite wait, because an endless one is taken for a deadlock where threads are shared.
+            lock = FileLock(context.root.work_folder(address) / LOCK, timeout=YEARS, thread_local=False)
             await asyncio.to_thread(lock.acquire)
             try:
                 made_meanwhile = find(context.root, address)
                 if made_meanwhile is not None:
                     return made_meanwhile
                 get_run_logger().info("%s: %s", label, _reason(folder))
-                async with _reporting(work):
+                async with reporting(work.label, work.take):
                     made = await make(work, **arguments)
                 work.clear()
                 return made
@@ -277,46 +254,3 @@ def _reason(folder: Path) -> str:
     if (folder / "artifact.json").is_file():
         return f"the artifact in {folder} is damaged or incomplete, recomputing it"
     return f"nothing stored for these inputs and this recipe yet, computing {folder.name}"
-
-
-@asynccontextmanager
-async def _reporting(work: Work) -> AsyncIterator[None]:
-    """Move a Prefect progress artifact and the listener along while the block runs; a stage that ends well ends full."""
-    tell = _listener.get() or (lambda progress: None)
-    tell(Progress(work.label, 0, 0, "started"))
-    bar = _Bar()
-    reporter = asyncio.create_task(_report(work, bar, tell))
-    try:
-        yield
-        tell(Progress(work.label, 1, 1, "done"))
-    finally:
-        reporter.cancel()
-        await asyncio.gather(reporter, return_exceptions=True)
-    if bar.artifact is not None:
-        await bar.show(Progress(work.label, bar.total, bar.total, "done"))
-
-
-@dataclass
-class _Bar:
-    """A Prefect progress artifact, made when there is first something to show."""
-
-    artifact: Any = None
-    total: int = 1
-
-    async def show(self, progress: Progress) -> None:
-        self.total = max(progress.total, 1)
-        share = 100.0 * progress.done / self.total
-        text = f"{progress.stage}: {progress.done} of {progress.total} {progress.note}".strip()
-        if self.artifact is None:
-            self.artifact = await acreate_progress_artifact(progress=share, description=text)
-        else:
-            await aupdate_progress_artifact(self.artifact, progress=share, description=text)
-
-
-async def _report(work: Work, bar: _Bar, tell: Callable[[Progress], None]) -> None:
-    while True:
-        await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
-        latest = work.take()
-        if latest is not None:
-            tell(latest)
-            await bar.show(latest)

@@ -14,7 +14,7 @@ NETWORK = {"openai", "httpx", "requests", "urllib", "socket", "aiohttp", "starle
 TORCH = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "safetensors"}
 IMPURE = {"os", "io", "pathlib", "shutil", "subprocess", "tempfile", "glob", "time", "datetime", "threading", "asyncio"}
 INSIDE = {"tasks", "flows"}
-BETWEEN = {"tasks.stage", "tasks.pace", "tasks.foresee"}  # what skins share and Prefect must know of
+BETWEEN = {"tasks.stage", "tasks.pace", "tasks.foresee", "tasks.watch"}  # what skins share and Prefect must know of
 
 ROOMS: dict[str, tuple[str, set[str], set[str]]] = {
     # room: (files, outside packages it may never import, rooms of ours that it may import)
@@ -22,11 +22,7 @@ ROOMS: dict[str, tuple[str, set[str], set[str]]] = {
     "logic": ("tasks/logic/**/*.py", {"prefect", *TORCH, *NETWORK, *IMPURE}, {"tasks.logic", "tasks.contracts"}),
     "training": ("tasks/training/*.py", {"prefect", *(NETWORK - {"datasets"})}, {"tasks.training", "tasks.logic", "tasks.contracts"}),
     "gateways": ("tasks/gateways/*.py", {"prefect", *TORCH}, {"tasks.gateways", "tasks.logic", "tasks.contracts"}),
-    "skins": (
-        "tasks/*.py",
-        {*TORCH, *NETWORK},
-        {"tasks.stage", "tasks.pace", "tasks.foresee", "tasks.gateways", "tasks.logic", "tasks.contracts", "tasks.training"},
-    ),
+    "skins": ("tasks/*.py", {*TORCH, *NETWORK}, {*BETWEEN, "tasks.gateways", "tasks.logic", "tasks.contracts", "tasks.training"}),
     "flows": ("flows/*.py", {*TORCH, *NETWORK, "pandas", "pyarrow"}, {"flows", "tasks.contracts", "tasks.stage"}),
 }
 

@@ -15,7 +15,8 @@ from prefect.context import get_run_context
 from tasks.contracts.artifacts import ArtifactRoot, TableRef
 from tasks.contracts.failures import SocratuneError
 from tasks.contracts.rows import Example
-from tasks.stage import Context, Progress, Table, Work, listen, table_stage
+from tasks.stage import Context, Table, Work, table_stage
+from tasks.watch import Progress, listen
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 CALLS: list[str] = []
