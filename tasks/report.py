@@ -23,7 +23,7 @@ from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
 
 
-@task(name="report", task_run_name="report {profile.name}", tags=["socratune-runs"], persist_result=False)
+@task(name="report", task_run_name="report {profile.name}", persist_result=False)
 async def write_report(
     context: Context, *, profile: Profile, overrides: Mapping[str, Any], corpus: Corpus, students: Students, findings: Findings, started: datetime
 ) -> Report:

@@ -207,10 +207,10 @@ def _staged(
 
         run.__name__ = name.replace("-", "_")
         run.__doc__ = body.__doc__
+        # No tags: for each tagged task run Prefect asks the server for concurrency limits, which took a third of a run that only reuses.
         prefect_task = task(
             name=name,
             task_run_name=label,
-            tags=[f"socratune-{kind}"],
             persist_result=True,
             result_storage=folder,
             result_storage_key="result.json",

@@ -112,7 +112,7 @@ async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, wh
             return await caller.ask(asks[first:end], progress=lambda done, _, usage: work.progress(*meter.read(first, done, usage, what)))
 
         async with places:
-            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False, tags=["socratune-teacher"])
+            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False)
             return await run(ask_shard)()
 
     # Every shard is waited for, also after an error or a cancellation: what is on the wire is paid and must find the ledger open.
