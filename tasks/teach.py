@@ -105,7 +105,7 @@ async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, wh
     size = len(asks) if isinstance(caller, BatchCaller) else work.execution.teacher.shard
     pieces = shards(len(asks), size=size) if asks else []
     places = asyncio.Semaphore(SHARDS_AT_ONCE)
-    meter = _Meter(total=len(asks))
+    meter = Meter(total=len(asks))
 
     async def shard(first: int, end: int) -> tuple[list[Answer], Usage]:
         async def ask_shard() -> tuple[list[Answer], Usage]:
@@ -125,7 +125,7 @@ async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, wh
 
 
 @dataclass
-class _Meter:
+class Meter:
     """How far all shards are together, and what the rest may cost at the price of what was bought so far."""
 
     total: int

@@ -23,6 +23,7 @@ class Progress(NamedTuple):
     note: str
 
 
+NOTHING = Progress("", 0, 0, "")
 _listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("progress_listener", default=None)
 
 
@@ -53,7 +54,8 @@ async def reporting(label: str, take: Callable[[], Progress | None]) -> AsyncIte
         reporter.cancel()
         await asyncio.gather(reporter, return_exceptions=True)
     if bar.artifact is not None:
-        await bar.show(Progress(label, bar.total, bar.total, "done"))
+        last = take() or bar.latest  # with its note: what it cost in the end
+        await bar.show(last._replace(done=last.total))
 
 
 @dataclass
@@ -61,11 +63,11 @@ class _Bar:
     """A Prefect progress artifact, made when there is first something to show."""
 
     artifact: Any = None
-    total: int = 1
+    latest: Progress = NOTHING
 
     async def show(self, progress: Progress) -> None:
-        self.total = max(progress.total, 1)
-        share = 100.0 * progress.done / self.total
+        self.latest = progress
+        share = 100.0 * progress.done / max(progress.total, 1)
         text = f"{progress.stage}: {progress.done} of {progress.total} {progress.note}".strip()
         if self.artifact is None:
             self.artifact = await acreate_progress_artifact(progress=share, description=text)

@@ -60,7 +60,6 @@ class BatchCaller:
         firsts, keys = caller.requests(asks)
         tally = Tally(replies=caller.ledger.find_many(firsts))
         tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
-        caller.mended |= caller.ledger.damaged
         while True:
             steps = {key: caller.advance(request, key, tally) for key, request in firsts.items()}
             wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
@@ -166,6 +165,7 @@ class BatchCaller:
             for line in content.text.split("\n"):
                 refusal = self._read(line, ours, wanted, replies) or refusal
         self._rounds.update(ours)
+        self.caller.mended |= self.caller.ledger.damaged & replies.keys()
         self.caller.ledger.record_batch(batch, replies, source=self.teacher.source(next(iter(wanted.values())).request.ask))
         self._store.close(batch)
         for key, (reply, usd) in replies.items():

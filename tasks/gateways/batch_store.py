@@ -77,9 +77,9 @@ class BatchStore:
             self.close(batch)
         return len(batches)
 
-    def held(self, keys: Collection[str]) -> set[str]:
-        """Those of the keys that a batch at the provider is to answer."""
-        sent = self._ledger.db.execute("SELECT id FROM batches WHERE state = 'sent'").fetchall()
+    def held(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that a batch at the provider is to answer, or may be: one that is uploaded may have been started."""
+        sent = self._ledger.db.execute("SELECT id FROM batches WHERE state IN ('uploaded', 'sent')").fetchall()
         return self.lines_of(batch for (batch,) in sent) & set(keys) if sent else set()
 
     def _drop_dead_draws(self) -> None:

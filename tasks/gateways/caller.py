@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(kw_only=True)
 class Caller:
-    """Asks a teacher through a ledger. `price` None means free of budget; `judge` returns why a whole reply is unusable, or None."""
+    """Asks a teacher through a ledger. `price` is what the budget is held by; `judge` returns why a whole reply is unusable, or None."""
 
     teacher: Teacher
     ledger: Ledger
@@ -94,8 +94,7 @@ class Caller:
                 finish(key, step)
             else:
                 missing[key] = step
-        self._refuse_batched(missing)
-        self.mended |= self.ledger.damaged
+        self._refuse_batched(step.key for step in missing.values())
         await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
         return in_order(answers, keys, asks), tally.usage
 
@@ -128,9 +127,9 @@ class Caller:
         again = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
         return Wanted(request=again, key=again.key(self.teacher.source(ask)), so_far=answer)
 
-    def _refuse_batched(self, missing: Mapping[str, Wanted]) -> None:
+    def _refuse_batched(self, keys: Iterable[str]) -> None:
         """What a batch is about to answer must not be bought a second time."""
-        held = BatchStore(self.ledger).held(missing)
+        held = BatchStore(self.ledger).held(keys)
         if held:
             raise TeacherRefused(
                 f"{len(held)} of the questions are in a batch that the provider still works on: run with execution.teacher.mode=batch to collect it, "
@@ -184,6 +183,7 @@ class Caller:
         async with self._reservation(step.request) as reservation:
             reply = await self.teacher.reply(step.request, limiter=self.limiter)
             usd = self.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached)
+            self.mended |= self.ledger.damaged & {step.key}
             if not self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation):
                 reply = self.ledger.find(step.key) or reply  # another process was faster; its reply is the one that counts
         self._silent = 0

@@ -84,8 +84,12 @@ class RecordedTeacher:
         exports = [path for path in recordings if path.suffix == ".parquet"]
         self._recordings = read_recordings([path for path in recordings if path.suffix != ".parquet"])
         self._settings = settings
-        self._exported = {entry.key: entry.reply for path in exports for entry in read_export(path)}
-        self._sources = sorted({entry.source for path in exports for entry in read_export(path)})
+        self._exported: dict[str, Reply] = {}
+        sources = set()
+        for entry in (entry for path in exports for entry in read_export(path)):
+            self._exported[entry.key] = entry.reply
+            sources.add(entry.source)
+        self._sources = sorted(sources)
 
     @property
     def can_take_hints(self) -> bool:

@@ -14,7 +14,9 @@ from tasks.contracts.failures import BudgetReached, SocratuneError, TeacherRefus
 from tasks.contracts.rows import Outcome
 from tasks.gateways.batch_caller import ROUNDS
 from tasks.gateways.batch_store import BatchStore
+from tasks.gateways.caller import Tally, Wanted
 from tasks.gateways.ledger import Ledger
+from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.simulated_faults import Fault
 from tasks.gateways.simulated_server import SimulatedServer
 from tests.gateways.bench import KEY, Bench, asks
@@ -170,6 +172,23 @@ async def test_going_online_does_not_buy_what_a_batch_is_about_to_answer(bench: 
         assert BatchStore(ledger).forget() == 1
     _, usage = await bench.ask(asks(14))
     assert usage.calls == 14
+
+
+async def test_a_re_ask_that_is_in_a_batch_is_not_bought_online_either(bench: Bench, serve):
+    one = serve(server=server(faults={1: Fault(shape="no_verdict")}))
+    await bench.attempts(1).ask(asks(1))  # the first reply is known and cannot be used
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        async with OpenAITeacher(timeout_seconds=5.0) as teacher:
+            caller = bench.caller(teacher, ledger)
+            firsts, (key,) = caller.requests(asks(1))
+            step = caller.advance(firsts[key], key, Tally())
+            assert isinstance(step, Wanted)
+            assert step.key != key
+            batch, _ = BatchStore(ledger).draw("e", [(step.key, 0.0)]) or ("", [])
+            BatchStore(ledger).sent(batch, "batch-1")
+    with pytest.raises(TeacherRefused, match="1 of the questions"):
+        await bench.ask(asks(1))
+    assert one.calls == 1
 
 
 async def test_a_dead_process_holds_no_budget_for_a_batch_that_it_never_sent(bench: Bench, serve):
