@@ -10,7 +10,7 @@ HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-dpo bench-generate up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -40,6 +40,15 @@ suite: install
 
 bench-teacher: install  ## our teacher caller beside the rivals, about 40 minutes (BENCH="--quick --only faults" for less)
 	$(BIN)/python -m tests.bench.teacher $(BENCH)
+
+bench-train: install  ## our SFT beside TRL's on a GPU (BENCH=--cpu shows that it runs without one)
+	$(BIN)/python -m tests.bench.engine train $(BENCH)
+
+bench-dpo: install  ## the same for preference pairs
+	$(BIN)/python -m tests.bench.engine dpo $(BENCH)
+
+bench-generate: install  ## the same for generation
+	$(BIN)/python -m tests.bench.engine generate $(BENCH)
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)

@@ -27,12 +27,15 @@ class Weights(_Spec):
 
 
 class Machine(_Spec):
-    """How the step may use the machine; the numbers come from `execution.train`."""
+    """How the step may use the machine: `execution.train`, word for word."""
 
     device: Literal["auto", "cpu", "cuda"]
-    device_batch: int
+    processes: int
+    batch_tokens: int | None
+    gpu_memory_gib: float | None
+    recompute: Literal["auto", "always", "never"]
+    compile: Literal["auto", "always", "never"]
     generate_batch: int
-    gradient_checkpointing: bool
 
 
 class ConvertStep(_Spec):

@@ -75,9 +75,9 @@ def _contradictions(profile: Profile) -> list[str]:
     """Faults between fields, in plain words."""
     recipe, train = profile.recipe, profile.execution.train
     faults = [
-        f"{name}.effective_batch {batch} is not a multiple of execution.train.device_batch {train.device_batch}"
+        f"{name}.effective_batch {batch} is less than execution.train.processes {train.processes}: some of them would have no row of a step"
         for name, batch in (("recipe.sft", recipe.sft.effective_batch), ("recipe.align", recipe.align.effective_batch))
-        if batch % train.device_batch
+        if batch < train.processes
     ]
     faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
     faults += _sample_faults(recipe)

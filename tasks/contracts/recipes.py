@@ -194,12 +194,15 @@ class TeacherExecution(_Section):
 
 
 class TrainExecution(_Section):
-    """How training and generation use this machine. `device_batch` must divide the effective batches."""
+    """How training and generation use this machine."""
 
     device: Literal["auto", "cpu", "cuda"]
-    device_batch: Positive
+    processes: Positive  # training processes, one a GPU; the effective batch stays the same
+    batch_tokens: Positive | None  # tokens computed at once; null = as many as fit
+    gpu_memory_gib: Rate | None  # use no more than this of a GPU; null = all of it
+    recompute: Literal["auto", "always", "never"]  # whole layers again in the backward; auto = only where a row would not fit otherwise
+    compile: Literal["auto", "always", "never"]  # fused kernels on a GPU; auto = when the run is long enough to repay half a minute
     generate_batch: Positive
-    gradient_checkpointing: bool
 
 
 class Execution(_Section):

@@ -19,15 +19,17 @@ from tasks.contracts.jobs import AlignStep
 from tasks.contracts.rows import Exam, Pair, Verdict
 from tasks.logic.answers import parse_verdict
 from tasks.training.alarms import EpochFigures, alarms
-from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
-from tasks.training.completions import pad_right, score_completions
+from tasks.training.checkpoints import MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
+from tasks.training.completions import SCORED_TOKENS, score_completions
+from tasks.training.engine import prepare
 from tasks.training.generation import answer
-from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, same_prompts, starts_at_reference, verdicts_fit
+from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
+from tasks.training.memory import Fit
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
 from tasks.training.progress import Report
-from tasks.training.reference import fit, tokenize_pairs
+from tasks.training.reference import fits, tokenize_pairs
 from tasks.training.results import step_identity
-from tasks.training.sft import save_trained, trainer_settings
+from tasks.training.sft import resume, save_trained, trainer_settings
 from tasks.training.student import Student, load_student, save_adapter
 from tasks.training.windows import WindowOrder
 
@@ -58,22 +60,30 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     guards = _preflight(step, student, pairs, rows, exams)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
-    order = WindowOrder([len(row.chosen.ids) + len(row.rejected.ids) for row in rows], window=step.recipe.effective_batch, seed=step.seed)
+    order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
     selection = Selection(step, student, exams, work, report)
+    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=sum(order.sizes) / len(order))
     # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
     trainer = PreferenceTrainer(
-        student=student, rows=rows, order=order, recipe=step.recipe, args=_arguments(step, work, steps), callbacks=[selection, TellProgress(report)]
+        engine=engine,
+        student=student,
+        rows=rows,
+        order=order,
+        fit=fit,
+        recipe=step.recipe,
+        args=_arguments(step, work, steps, fit),
+        callbacks=[selection, SaveOften(len(order)), TellProgress(report)],
     )
     trainer.add_callback(MarkComplete(identity=identity, notes=lambda: {**trainer.notes(), "selection": selection.table()}))
     checkpoint = newest_complete(work, identity=identity)
-    if checkpoint is None:
-        selection.examine(0)
-        trainer.train()
-    else:
+    if checkpoint is not None:
         trainer.restore(checkpoint.notes)
         selection.candidates = [Candidate(**each) for each in checkpoint.notes["selection"]]
-        trainer.train(resume_from_checkpoint=str(checkpoint.folder))
+    with full_disk_explained(work):
+        if checkpoint is None:
+            selection.examine(0)
+        resume(trainer, checkpoint)
     logs = [log for log in trainer.state.log_history if "raw_loss" in log]
     curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"], **{name: log[name] for name in FIGURES if name in log}} for log in logs]
     kept = selection.best()
@@ -90,7 +100,8 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         "kept_epoch": kept,
         "alarms": _alarms(trainer, curve, selection.candidates, examined=bool(exams)),
         "guards": guards,
-        "resumed_from_step": int(checkpoint.folder.name.rpartition("-")[2]) if checkpoint else 0,
+        "machine": trainer.how(fit),
+        "resumed_from_step": checkpoint.step if checkpoint else 0,
         "device": str(student.device),
         "seconds": time.monotonic() - started,
     }
@@ -180,50 +191,42 @@ def _rows(student: Student, pairs: Sequence[Pair]) -> list[PairRow]:
 
 def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: Sequence[PairRow], exams: Sequence[Exam]) -> dict[str, Any]:
     """All guards that need no training; returns what they saw."""
-    pad = int(student.tokenizer.pad_token_id)
-    longest = fit([each for row in rows for each in (row.chosen, row.rejected)], pairs, max_length=step.recipe.max_length)
+    longest = fits([each for row in rows for each in (row.chosen, row.rejected)], pairs, max_length=step.recipe.max_length)
     same_prompts([row.chosen for row in rows], [pair.prompt for pair in pairs], student.tokenizer)
     completions = {arm: max(row.chosen.completion for row, pair in zip(rows, pairs, strict=True) if pair.arm == arm) for arm in {pair.arm for pair in pairs}}
     verdicts_fit(completions, [exam.arm for exam in exams if not exam.yes_choices], max_new_tokens=step.exam_max_new_tokens)
     shortest = min(rows, key=lambda row: len(row.chosen.ids))
-    probe = {name: tensor.to(student.device) for name, tensor in pad_right([shortest.chosen], pad=pad).items()}
     return {
         "lora_families": lora_coverage(student.model),
         "longest_row": longest,
         "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
-        "lora_matrices_with_gradient": gradients_flow(student.model, probe),
-        "start": _start(step, student, rows[:PROBE_PAIRS], pad),
+        "packing_error": packing_is_exact(student.model, [shortest.bundle]),
+        "lora_matrices_with_gradient": gradients_flow(student.model, [shortest.bundle]),
+        "start": _start(step, student, rows[:PROBE_PAIRS]),
     }
 
 
-def _start(step: AlignStep, student: Student, rows: Sequence[PairRow], pad: int) -> dict[str, float]:
-    """Before the first step the policy is the reference: score the first pairs again, in the batches that training will use."""
-    flat = [each for row in rows for each in (row.chosen, row.rejected)]
-    totals = torch.zeros(len(flat), dtype=torch.float64)
-    for picked, scored in score_completions(student.model, flat, pad=pad, batch_size=step.machine.device_batch):
-        totals[picked] = scored.double()
-    stored = torch.tensor([value for row in rows for value in (row.reference_chosen, row.reference_rejected)], dtype=torch.float64)
-    log_ratios = (totals - stored).reshape(-1, 2)
+def _start(step: AlignStep, student: Student, rows: Sequence[PairRow]) -> dict[str, float]:
+    """Before the first step the policy is the reference: score the first pairs again."""
+    gaps = torch.zeros(len(rows))
+    for picked, scored in score_completions(student.model, [row.bundle for row in rows], budget=step.machine.batch_tokens or SCORED_TOKENS):
+        for index, (chosen, rejected) in zip(picked, scored, strict=True):
+            gaps[index] = (chosen - rows[index].reference_chosen) - (rejected - rows[index].reference_rejected)
     tokens = torch.tensor([row.chosen.completion + row.rejected.completion for row in rows])
     dtype = torch.float32 if step.weights.dtype == "float32" else torch.bfloat16
-    return starts_at_reference((log_ratios[:, 0] - log_ratios[:, 1]).float(), tokens, beta=step.recipe.phases[0].beta, dtype=dtype)
+    return starts_at_reference(gaps, tokens, beta=step.recipe.phases[0].beta, dtype=dtype)
 
 
-def _arguments(step: AlignStep, work: Path, steps: int) -> DPOConfig:
+def _arguments(step: AlignStep, work: Path, steps: int, fit: Fit) -> DPOConfig:
     recipe = step.recipe
     return DPOConfig(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=step.machine.device_batch,
-        gradient_accumulation_steps=recipe.effective_batch // step.machine.device_batch,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
         warmup_steps=round(recipe.warmup * steps),
-        adam_beta2=0.98,  # a doubled beta doubles raw gradients; a 0.999 memory would answer with over-large steps (ALGORITHMS 4)
-        weight_decay=0.0,
-        max_grad_norm=1.0,
         max_length=None,
         disable_dropout=True,
-        **trainer_settings(gradient_checkpointing=step.machine.gradient_checkpointing, device=step.machine.device, seed=step.seed),
+        **trainer_settings(fit=fit, device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
     )

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from tasks.training.student import arithmetic
+from tasks.training.attention import segments
+from tasks.training.packing import Bundle, Packed, pack, split
 from tasks.training.tokens import Tokens
 
-Batch = Mapping[str, Tensor]
-
-
-class CompletionLogProbs(NamedTuple):
-    """Natural-log probabilities. `per_token` [rows, scored positions] is 0 outside completions; `mask` says where they are."""
-
-    per_token: Tensor
-    mask: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Summed over each completion, in nats [rows]."""
-        return self.per_token.sum(dim=1)
-
-    @property
-    def tokens(self) -> Tensor:
-        """Completion tokens [rows]."""
-        return self.mask.sum(dim=1)
+HEAD_TOKENS = 1024  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
+SCORED_TOKENS = 2048  # in one batch without gradients, where nothing else is asked for
 
 
 def pad_left(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:
@@ -43,56 +27,65 @@ def pad_left(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": attention}
 
 
-def pad_right(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:
-    """One batch to be scored or trained on; all tensors are [rows, longest row], positions count from each row's first token.
+class HeadLogProbs(torch.autograd.Function):
+    """log softmax(h W^T)[target] for hidden states h [N, H] and a frozen head W [V, H], in float32 [N], without ever holding N x V logits.
 
-    Padding stands on the right: a causal row never looks at it, and no position looks at nothing. Padding on the left has positions that attend
-    to nothing at all; their backward is NaN on CUDA and spoils every gradient.
+    The gradient of each log-probability with respect to its hidden state, W[target] - p W, is made beside it, so that no logit is computed twice.
     """
-    width = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    completion = torch.zeros((len(rows), width), dtype=torch.bool)
-    for index, row in enumerate(rows):
-        length = len(row.ids)
-        ids[index, :length] = torch.tensor(row.ids)
-        attention[index, :length] = 1
-        completion[index, length - row.completion : length] = True
-    return {"input_ids": ids, "attention_mask": attention, "completion_mask": completion}
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        """Log-probabilities [N]."""
+        needed = ctx.needs_input_grad[0]
+        slopes = torch.empty_like(hidden) if needed else hidden.new_empty(0)
+        found = []
+        for start in range(0, len(hidden), HEAD_TOKENS):
+            wanted = target[start : start + HEAD_TOKENS, None]
+            logits = hidden[start : start + HEAD_TOKENS] @ weight.t()
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            total = logits.logsumexp(dim=1, keepdim=True)
+            found.append((logits.gather(1, wanted) - total).squeeze(1))
+            if needed:
+                shares = logits.sub_(total).exp_().neg_().scatter_add_(1, wanted, torch.ones_like(total))
+                torch.mm(shares.to(weight.dtype), weight, out=slopes[start : start + HEAD_TOKENS])
+        ctx.save_for_backward(slopes)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of the hidden states [N, H]."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * gradients[0][:, None].to(slopes.dtype), None, None
 
 
-def completion_log_probs(model: Any, batch: Batch) -> CompletionLogProbs:
-    """Log-probability of every completion token of a right-padded batch.
+def packed_log_probs(model: Any, packed: Packed) -> Tensor:
+    """Natural-log probability of every scored token [N], in float32. The model must have been loaded with the "packed" attention."""
+    if hasattr(model, "noise"):
+        model.noise.draw(packed.rows, packed.positions)
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    seen = network.get_decoder()(input_ids=packed.ids[None], position_ids=packed.positions[None], use_cache=False, **segments(packed))
+    return HeadLogProbs.apply(seen.last_hidden_state[0].index_select(0, packed.source), network.get_output_embeddings().weight, packed.target)  # type: ignore[no-any-return, no-untyped-call]
 
-    The language-model head runs from the first completion token of any row on; the softmax is in float32. A completion that begins its row is
-    scored from its second token: nothing predicts the first.
-    """
-    mask = batch["completion_mask"].clone()
-    mask[:, 0] = False
-    width = mask.shape[1]
-    kept = width - int(mask.any(dim=0).int().argmax())
-    with arithmetic(model):
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept + 1, use_cache=False).logits[:, :-1]
-    targets = batch["input_ids"][:, -kept:]
-    chosen = -cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view_as(targets)
-    mask = mask[:, -kept:]
-    return CompletionLogProbs(per_token=chosen.masked_fill(~mask, 0.0), mask=mask)
+
+def per_completion(per_token: Tensor, packed: Packed) -> Tensor:
+    """Sums over each completion's scored tokens [C], in their order: no two runs add up differently."""
+    total: Tensor = torch.segment_reduce(per_token, "sum", lengths=packed.lengths)
+    return total
 
 
 @torch.no_grad()
-def score_completions(model: Any, rows: Sequence[Tokens], *, pad: int, batch_size: int) -> Iterable[tuple[list[int], Tensor]]:
-    """Summed log-probabilities of `rows` in nats, batch by batch as (row indices, [batch]), longest rows first so that memory runs out at once or never.
+def score_completions(model: Any, bundles: Sequence[Bundle], *, budget: int) -> Iterator[tuple[list[int], list[list[float]]]]:
+    """Summed log-probabilities in nats, batch by batch: indices of bundles, and for each bundle one number a completion.
 
     Dropout is off while it runs; the model's mode is put back afterwards.
     """
     was_training = model.training
     model.eval()
     try:
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
         device = next(model.parameters()).device
-        for start in range(0, len(order), batch_size):
-            picked = order[start : start + batch_size]
-            batch = {name: tensor.to(device) for name, tensor in pad_right([rows[index] for index in picked], pad=pad).items()}
-            yield picked, completion_log_probs(model, batch).total.cpu()
+        for group in split([bundle.size for bundle in bundles], budget=budget) if bundles else []:
+            packed = pack([bundles[index] for index in group]).to(device)
+            totals = iter(per_completion(packed_log_probs(model, packed), packed).tolist())
+            yield group, [[next(totals) for _ in bundles[index].completions] for index in group]
     finally:
         model.train(was_training)

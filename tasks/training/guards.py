@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.failures import GuardError
-from tasks.training.completions import Batch, completion_log_probs
+from tasks.training.completions import packed_log_probs, per_completion
+from tasks.training.packing import Bundle, pack
 from tasks.training.tokens import Tokens, prompt_ids
 
 # Nats per token by which two forwards of the same weights may differ when only the padding differs.
@@ -87,16 +88,47 @@ def four_bit(model: torch.nn.Module) -> int:
     return len(layers)
 
 
-def gradients_flow(model: Any, batch: Batch) -> int:
-    """How many adapter matrices receive a gradient from `batch`, after an evaluation forward; raises where one gets none.
+@torch.no_grad()
+def packing_is_exact(model: Any, bundles: Sequence[Bundle]) -> float:
+    """The largest difference, in nats, between completions scored packed and each alone by the model's own forward; raises where it is more than rounding.
+
+    Catches neighbours that see each other, and architectures that do more between layers and head than the packed forward knows of.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    packed = pack(bundles).to(device)
+    together = per_completion(packed_log_probs(model, packed), packed).tolist()
+    rows = [(bundle.prompt, completion) for bundle in bundles for completion in bundle.completions]
+    alone = [_alone(model, prompt, completion, device) for prompt, completion in rows]
+    dtype = model.get_input_embeddings().weight.dtype
+    worst = 0.0
+    for one, other, (prompt, completion) in zip(together, alone, rows, strict=True):
+        worst = max(worst, abs(one - other))
+        if abs(one - other) > ROUNDING.get(dtype, ROUNDING[torch.bfloat16]) * 4 * math.sqrt(len(prompt) + len(completion)):
+            raise GuardError(
+                f"A completion has log-probability {one:.3f} in a packed batch and {other:.3f} alone: this architecture cannot be packed. "
+                "Use a student of the Llama, Mistral, Qwen 2 or Phi-3 kind"
+            )
+    return worst
+
+
+def _alone(model: Any, prompt: tuple[int, ...], completion: tuple[int, ...], device: torch.device) -> float:
+    ids = torch.tensor([prompt + completion], device=device)
+    found = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(dim=-1).gather(1, ids[0, 1:, None])
+    return float(found[max(len(prompt) - 1, 0) :].sum())
+
+
+def gradients_flow(model: Any, bundles: Sequence[Bundle]) -> int:
+    """How many adapter matrices receive a gradient from these rows, after an evaluation forward; raises where one gets none.
 
     The evaluation forward comes first on purpose: it is what breaks the backward of repacked 4-bit layers. Leaves no gradient behind.
     """
+    packed = pack(bundles).to(next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
-        completion_log_probs(model, batch)
+        packed_log_probs(model, packed)
     model.train()
-    torch.autograd.backward(-completion_log_probs(model, batch).total.sum())
+    torch.autograd.backward(-packed_log_probs(model, packed).sum())
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name and parameter.requires_grad}
     dead = [name for name, grad in grads.items() if grad is None or not bool(grad.isfinite().all()) or not bool(grad.abs().sum() > 0)]
     model.zero_grad(set_to_none=True)

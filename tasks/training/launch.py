@@ -110,5 +110,5 @@ def _explain(code: int, folder: Path) -> str:
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
     cause = f"ended with exit code {code}"
     if code < 0:
-        cause = f"was killed by signal {-code}; if memory ran out, lower execution.train.device_batch or execution.train.generate_batch"
+        cause = f"was killed by signal {-code}; if memory ran out, lower execution.train.batch_tokens or execution.train.generate_batch"
     return f"The training job in {folder} {cause}. Run again to resume. The end of its log ({folder / LOG}):\n" + "\n".join(lines)

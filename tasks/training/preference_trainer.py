@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
@@ -15,15 +16,19 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from tasks.contracts.recipes import Align, Phase
-from tasks.training.completions import completion_log_probs, pad_right
 from tasks.training.drop_quantile import kept_pairs, suspicion
+from tasks.training.engine import Engine
+from tasks.training.memory import Fit
+from tasks.training.packing import Bundle, Packed, pack
 from tasks.training.preference_loss import dr_weights, preference_loss
 from tasks.training.sft import restore_precision
 from tasks.training.student import Student
 from tasks.training.tokens import Tokens
-from tasks.training.windows import WindowFeed, WindowOrder
+from tasks.training.windows import WindowOrder, WindowTrainer
 
 RAMP = 0.1  # share of the first batch_mean epoch over which centring sets in
+# One column each of what a window leaves of every pair: all in nats, `margin` and the two after `gap` per token.
+FIGURES = ("index", "weight", "margin", "a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_exp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,11 @@ class PairRow:
     reference_rejected: float
     disagreement: float
     stratum: str
+
+    @property
+    def bundle(self) -> Bundle:
+        """What is computed of it: the prompt once, then the chosen and the rejected completion."""
+        return Bundle.of(self.chosen, self.rejected, key=self.index)
 
 
 class Smoothed:
@@ -66,52 +76,48 @@ class Smoothed:
         self.total, self.steps = float(state[0]), int(state[1])
 
 
-class Sums:
-    """Weighted sums over the micro-batches of one optimiser step."""
+@dataclass(frozen=True)
+class PairBatch:
+    """A micro-batch of pairs; `index` says where each stands in the table, reference log-probabilities are in nats, all [pairs]."""
 
-    def __init__(self) -> None:
-        self.weight = 0.0
-        self.totals: dict[str, float] = {}
-
-    def add(self, weights: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Add per-pair values [batch] under weights [batch]."""
-        self.weight += float(weights.sum())
-        for name, value in values.items():
-            self.totals[name] = self.totals.get(name, 0.0) + float((weights * value.detach()).sum())
-
-    def means(self) -> dict[str, float]:
-        """Weighted means."""
-        return {name: total / self.weight for name, total in self.totals.items()} if self.weight else {}
+    packed: Packed
+    index: Tensor
+    reference_chosen: Tensor
+    reference_rejected: Tensor
 
 
-class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
+class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
     """DPOTrainer with phases. The reference is the pairs' stored log-probabilities, so no second adapter is kept."""
 
-    loss_is_scaled_for_ga = True  # the window's weight is divided by, so accumulating must not divide again
-
     def __init__(
-        self, *, student: Student, rows: Sequence[PairRow], order: WindowOrder, recipe: Align, args: DPOConfig, callbacks: Sequence[TrainerCallback]
+        self,
+        *,
+        engine: Engine,
+        student: Student,
+        rows: Sequence[PairRow],
+        order: WindowOrder,
+        fit: Fit,
+        recipe: Align,
+        args: DPOConfig,
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self.rows = rows
-        self.order = order
-        self.recipe = recipe
+        self.engine, self.rows, self.order, self.budget, self.recipe = engine, rows, order, fit.tokens, recipe
         self.epochs: list[Phase] = [phase for phase in recipe.phases for _ in range(phase.epochs)]
-        self.steps_per_epoch = math.ceil(len(rows) / order.window)
+        self.steps_per_epoch = len(order)
         self.mean_gap, self.log_mean = Smoothed(), Smoothed()
         self.margins: list[list[float]] = [[] for _ in rows]  # first-sight log-gap per token of each pair, one an epoch
-        self.masks: dict[int, Tensor] = {}
-        self.sums = Sums()
-        self.raw_loss = 0.0
-        pad = int(student.tokenizer.pad_token_id)
+        self.masks: dict[int, list[float]] = {}
+        self.seen: list[Tensor] = []  # this window's FIGURES, one row a pair
+        self.means: dict[str, float] = {}
+        self.raw_loss: Tensor | float = 0.0
         kept = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters() if parameter.requires_grad}
         super().__init__(
             model=student.model,
             args=args,
-            data_collator=lambda picked: collate_pairs(picked, pad=pad),
             # TRL tokenises these columns by itself; the rows that are trained on come through get_train_dataloader.
             train_dataset=Dataset.from_dict({"prompt": ["?"], "chosen": ["yes"], "rejected": ["no"]}),
             processing_class=student.tokenizer,
-            callbacks=[*callbacks, _FoldWindow(self.fold_window)],
+            callbacks=list(callbacks),
         )
         student.model.delete_adapter("ref")
         restore_precision(student.model, kept)
@@ -121,53 +127,72 @@ class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
         """Epochs finished so far; exact at boundaries, because steps are counted and not parts of an epoch."""
         return int(self.state.global_step) // self.steps_per_epoch
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimiser step and the total pair weight that their losses are divided by."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weight = sum((self.pair_weights(batch["index"]).sum() for batch in batches), torch.zeros((), device=device))
-        return batches, weight.clamp(min=1.0)
+    def row_size(self, row: PairRow) -> int:
+        """Tokens that a pair costs: its prompt once."""
+        return row.bundle.size
 
-    def pair_weights(self, index: Tensor) -> Tensor:
-        """1 for pairs that this epoch trains on, 0 for those its drop_quantile leaves out [batch]."""
+    def row_weight(self, row: PairRow) -> float:
+        """1 for pairs that this epoch trains on, 0 for those that its drop_quantile leaves out."""
         epoch = self.epoch
         if epoch not in self.masks:
-            self.masks = {epoch: torch.tensor(self._mask(self.epochs[epoch].drop_quantile), dtype=torch.float32)}
-        return self.masks[epoch].to(index.device)[index]
+            self.masks = {epoch: [float(kept) for kept in self._mask(self.epochs[epoch].drop_quantile)]}
+        return self.masks[epoch][row.index]
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    def collate(self, rows: Sequence[PairRow]) -> PairBatch:
+        """Pairs as one micro-batch on the host."""
+        return PairBatch(
+            pack([row.bundle for row in rows]),
+            torch.tensor([row.index for row in rows]),
+            torch.tensor([row.reference_chosen for row in rows], dtype=torch.float32),
+            torch.tensor([row.reference_rejected for row in rows], dtype=torch.float32),
+        )
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """One window; its figures go into the log, and into the moving averages that the next one uses."""
+        self.seen = []
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.raw_loss = loss
+        self._fold()
+        return loss
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | float | None = None) -> Tensor:
         """This micro-batch's share of the step's loss under the present phase."""
         phase = self.epochs[self.epoch]
-        scored = completion_log_probs(model, inputs)
-        chosen, rejected = scored.total.chunk(2)
-        chosen_tokens, rejected_tokens = scored.tokens.chunk(2)
-        terms = (chosen, rejected, inputs["reference_chosen"], inputs["reference_rejected"])
+        per_token = self.engine.log_probs(inputs.packed)
+        counts = inputs.packed.lengths.to(per_token.device)
+        chosen, rejected = torch.segment_reduce(per_token, "sum", lengths=counts).view(-1, 2).unbind(1)
+        chosen_tokens, rejected_tokens = counts.view(-1, 2).unbind(1)
+        reference_chosen, reference_rejected = inputs.reference_chosen.to(chosen.device), inputs.reference_rejected.to(chosen.device)
+        terms = (chosen, rejected, reference_chosen, reference_rejected)
         loss = preference_loss(*terms, beta=phase.beta, cal=phase.cal, cal_weight=self.recipe.cal_weight, mean_gap=self._centre(phase))
-        a, b = chosen - inputs["reference_chosen"], rejected - inputs["reference_rejected"]
+        a, b = chosen - reference_chosen, rejected - reference_rejected
         plain = preference_loss(*terms, beta=phase.beta).per_pair.detach()
-        weights = self.pair_weights(inputs["index"])
+        weights = torch.tensor([self.row_weight(self.rows[index]) for index in inputs.index.tolist()], device=chosen.device)
         total = weights.sum().clamp(min=1.0) if num_items_in_batch is None else num_items_in_batch
         trust = dr_weights(plain, dr_beta=self.recipe.dr_beta, log_mean=self._log_mean(plain)) if phase.dr == "paper" else torch.ones_like(plain)
         nll = -chosen / chosen_tokens
-        share = (weights * (trust * loss.per_pair + self.recipe.nll_weight * nll)).sum() / total
-        self._note(inputs["index"], (a - b).detach() * 2 / (chosen_tokens + rejected_tokens))
-        seen = {"a": a, "b": b, "gap": a - b, "chosen_shift": a / chosen_tokens, "chosen_logp": -nll, "reward_accuracy": (a > b).float(), "trust": trust}
-        self.sums.add(weights, {**seen, "mean_exp": torch.exp(-plain / self.recipe.dr_beta)})
-        self.raw_loss += float(share.detach())
+        margin = (a - b) * 2 / (chosen_tokens + rejected_tokens)
+        figures = (inputs.index.to(chosen.device), weights, margin, a, b, a - b, a / chosen_tokens, -nll, a > b, trust, torch.exp(-plain / self.recipe.dr_beta))
+        self.seen.append(torch.stack([each.detach().float() for each in figures], dim=1))
+        share: Tensor = (weights * (trust * loss.per_pair + self.recipe.nll_weight * nll)).sum() / total
         return share
 
-    def fold_window(self) -> None:
-        """Take one finished optimiser step into the moving averages; the next step uses them."""
-        means = self.sums.means()
-        if means:
-            self.mean_gap.add(means["gap"])
-            self.log_mean.add(math.log(max(means["mean_exp"], 1e-30)))
+    def _fold(self) -> None:
+        """Take a finished window, of all processes, into averages, margins and the log."""
+        rows = [row for process in gather_object([torch.cat(self.seen).tolist() if self.seen else []]) for row in process]
+        total = sum(row[1] for row in rows)
+        for row in rows:
+            self.margins[int(row[0])].append(row[2])
+        self.means = {name: sum(row[1] * row[place] for row in rows) / total for place, name in enumerate(FIGURES) if place >= 3} if total else {}
+        if self.means:
+            self.mean_gap.add(self.means["gap"])
+            self.log_mean.add(math.log(max(self.means["mean_exp"], 1e-30)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each optimiser step in nats, beside TRL's own figures."""
         if "loss" in logs:
-            means = {name: value for name, value in self.sums.means().items() if name != "mean_exp"}
-            logs = {**logs, **means, "raw_loss": self.raw_loss, "mean_gap": self.mean_gap.value}
-            self.sums, self.raw_loss = Sums(), 0.0
+            means = {name: value for name, value in self.means.items() if name != "mean_exp"}
+            logs = {**logs, **means, "raw_loss": float(self.raw_loss), "mean_gap": self.mean_gap.value}
         super().log(logs, start_time)
 
     def notes(self) -> dict[str, Any]:
@@ -200,28 +225,3 @@ class PreferenceTrainer(WindowFeed[PairRow], DPOTrainer):
         margins = [sum(seen) / len(seen) for seen in self.margins] if all(self.margins) else None
         scores = suspicion([row.disagreement for row in self.rows], margins)
         return kept_pairs(scores, [row.stratum for row in self.rows], quantile=quantile)
-
-    def _note(self, index: Tensor, per_token: Tensor) -> None:
-        for pair, margin in zip(index.tolist(), per_token.tolist(), strict=True):
-            self.margins[pair].append(margin)
-
-
-class _FoldWindow(TrainerCallback):
-    """Calls back at the end of each optimiser step."""
-
-    def __init__(self, fold: Callable[[], None]) -> None:
-        self.fold = fold
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the trainer."""
-        self.fold()
-
-
-def collate_pairs(picked: Sequence[PairRow], *, pad: int) -> dict[str, Tensor]:
-    """Left-padded batch of all chosen rows, then all rejected ones, with reference log-probabilities and table indices [pairs]."""
-    return {
-        **pad_right([*(row.chosen for row in picked), *(row.rejected for row in picked)], pad=pad),
-        "reference_chosen": torch.tensor([row.reference_chosen for row in picked], dtype=torch.float32),
-        "reference_rejected": torch.tensor([row.reference_rejected for row in picked], dtype=torch.float32),
-        "index": torch.tensor([row.index for row in picked]),
-    }

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -21,15 +21,17 @@ from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import SftStep
 from tasks.contracts.rows import Example
-from tasks.training.checkpoints import MarkComplete, TellProgress, newest_complete
-from tasks.training.completions import completion_log_probs, pad_right
+from tasks.training.checkpoints import Checkpoint, MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
+from tasks.training.engine import Engine, prepare
 from tasks.training.generation import HISTORY
-from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, same_prompts
+from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, packing_is_exact, same_prompts
+from tasks.training.memory import Fit
+from tasks.training.packing import Bundle, Packed, pack
 from tasks.training.progress import Report
 from tasks.training.results import step_identity
-from tasks.training.student import Student, add_new_adapter, load_student, save_adapter
+from tasks.training.student import Student, add_new_adapter, choose_device, load_student, save_adapter
 from tasks.training.tokens import Tokens, tokenize_example
-from tasks.training.windows import WindowFeed, WindowOrder
+from tasks.training.windows import WindowOrder, WindowTrainer
 
 PROBE_ROWS = 2
 VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
@@ -37,65 +39,79 @@ VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
 
 @dataclass(frozen=True)
 class SftRow:
-    """A tokenised example and its weight."""
+    """A tokenised example and its weight; `key` names it in the table."""
 
     tokens: Tokens
     weight: float
     verdict_weight: float  # factor on the verdict and the end token after it; 1 where there is no verdict
+    key: int
+
+    @property
+    def bundle(self) -> Bundle:
+        """What is computed of it."""
+        return Bundle.of(self.tokens, key=self.key)
+
+    @property
+    def token_weights(self) -> list[float]:
+        """One a scored token."""
+        plain = self.tokens.completion - (self.tokens.prompt == 0) - VERDICT_TOKENS
+        return [self.weight] * plain + [self.weight * self.verdict_weight] * VERDICT_TOKENS
 
 
-class WeightedSftTrainer(WindowFeed[SftRow], SFTTrainer):
+class SftBatch(NamedTuple):
+    """A micro-batch and the weight of each scored token [N]."""
+
+    packed: Packed
+    weights: Tensor
+
+
+class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
     """SFTTrainer whose loss is sum(weight * nll) / sum(weight) over all completion tokens of the whole optimiser step."""
 
-    loss_is_scaled_for_ga = True  # type: ignore[assignment]  # the window's total is divided by, so accumulating must not divide again
-
-    def __init__(self, *, student: Student, rows: Sequence[SftRow], order: WindowOrder, args: SFTConfig, callbacks: Sequence[Any]) -> None:
-        self.rows = rows
-        self.order = order
-        self.raw_loss = 0.0
-        pad = int(student.tokenizer.pad_token_id)
+    def __init__(
+        self, *, engine: Engine, student: Student, rows: Sequence[SftRow], order: WindowOrder, fit: Fit, args: SFTConfig, callbacks: Sequence[Any]
+    ) -> None:
+        self.engine, self.rows, self.order, self.budget = engine, rows, order, fit.tokens
+        self.raw_loss: Tensor | float = 0.0
         kept = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters() if parameter.requires_grad}
         super().__init__(
             model=student.model,
             args=args,
-            data_collator=lambda picked: collate_weighted(picked, pad=pad),
             train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
             processing_class=student.tokenizer,
             callbacks=list(callbacks),
         )
         restore_precision(student.model, kept)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimiser step and the total token weight that their losses are divided by."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weight = sum((batch["token_weights"].sum() for batch in batches), torch.zeros((), device=device))
-        return batches, weight.clamp(min=1e-12)
+    def row_size(self, row: SftRow) -> int:
+        """Tokens that a row costs."""
+        return row.bundle.size
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """This micro-batch's share of the step's loss, in nats per weighted token."""
-        per_token = completion_log_probs(model, inputs).per_token
-        weights = inputs["token_weights"]
-        total = weights.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -(per_token * weights[:, -per_token.shape[1] :]).sum() / total
-        self.raw_loss += float(loss.detach())
+    def row_weight(self, row: SftRow) -> float:
+        """Summed weight of its scored tokens."""
+        return sum(row.token_weights)
+
+    def collate(self, rows: Sequence[SftRow]) -> SftBatch:
+        """Rows as one micro-batch on the host."""
+        return SftBatch(pack([row.bundle for row in rows]), torch.tensor([weight for row in rows for weight in row.token_weights]))
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """One window; keeps its unrounded loss for the log."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.raw_loss = loss
         return loss
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | float | None = None) -> Tensor:
+        """This micro-batch's share of the step's loss, in nats per weighted token."""
+        per_token: Tensor = self.engine.log_probs(inputs.packed)
+        weights: Tensor = inputs.weights.to(per_token.device)
+        return -(per_token * weights).sum() / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each optimiser step with its unrounded loss."""
         if "loss" in logs:
-            logs = {**logs, "raw_loss": self.raw_loss}
-            self.raw_loss = 0.0
+            logs = {**logs, "raw_loss": float(self.raw_loss)}
         super().log(logs, start_time)
-
-
-def collate_weighted(picked: Sequence[SftRow], *, pad: int) -> dict[str, Tensor]:
-    """Right-padded batch with `token_weights` [rows, longest row], 0 outside completions."""
-    batch = pad_right([row.tokens for row in picked], pad=pad)
-    weights = batch["completion_mask"].float()
-    for index, row in enumerate(picked):
-        weights[index] *= row.weight
-        weights[index, len(row.tokens.ids) - VERDICT_TOKENS : len(row.tokens.ids)] *= row.verdict_weight
-    return {**batch, "token_weights": weights}
 
 
 def restore_precision(model: Any, kept: dict[str, Tensor]) -> None:
@@ -113,19 +129,27 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         raise GuardError(f"{step.examples} holds no examples, so there is nothing to train on; look at what curation dropped")
     set_seed(step.seed)
     student = _student(step, folder)
-    rows = [_row(student, each, verdict_weight=step.recipe.verdict_weight) for each in examples]
+    rows = [_row(student, each, verdict_weight=step.recipe.verdict_weight, key=key) for key, each in enumerate(examples)]
     guards = _preflight(step, student, examples, [row.tokens for row in rows])
-    order = WindowOrder([len(row.tokens.ids) for row in rows], window=step.recipe.effective_batch, seed=step.seed)
+    order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
-    callbacks = [MarkComplete(identity=identity, notes=dict), TellProgress(report)]
-    trainer = WeightedSftTrainer(student=student, rows=rows, order=order, args=_arguments(step, work, steps), callbacks=callbacks)
+    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=sum(order.sizes) / len(order))
+    trainer = WeightedSftTrainer(
+        engine=engine,
+        student=student,
+        rows=rows,
+        order=order,
+        fit=fit,
+        args=_arguments(step, work, steps, fit),
+        callbacks=[SaveOften(len(order)), MarkComplete(identity=identity, notes=dict), TellProgress(report)],
+    )
     checkpoint = newest_complete(work, identity=identity)
-    trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    history = [{key: log[key] for key in ("step", "raw_loss", "learning_rate")} for log in trainer.state.log_history if "raw_loss" in log]
-    curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in history]
-    save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
+    with full_disk_explained(work):
+        resume(trainer, checkpoint)
+        curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in trainer.state.log_history if "raw_loss" in log]
+        save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
     shutil.rmtree(work, ignore_errors=True)
     trainable = sum(parameter.numel() for parameter in student.model.parameters() if parameter.requires_grad)
     return {
@@ -136,10 +160,18 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         "final_loss": curve[-1]["loss"],
         "history": curve,
         "guards": guards,
-        "resumed_from_step": int(checkpoint.folder.name.rpartition("-")[2]) if checkpoint else 0,
+        "machine": trainer.how(fit),
+        "resumed_from_step": checkpoint.step if checkpoint else 0,
         "device": str(student.device),
         "seconds": time.monotonic() - started,
     }
+
+
+def resume(trainer: Any, checkpoint: Checkpoint | None) -> None:
+    """Train, from the checkpoint where there is one. The order starts at the checkpoint's epoch: not every trainer says so when it skips into one."""
+    if checkpoint is not None:
+        trainer.order.set_epoch(checkpoint.step // len(trainer.order))
+    trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
 
 
 def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms: Sequence[str], rows: Sequence[Tokens]) -> None:
@@ -152,9 +184,9 @@ def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms
     partial.rename(out)
 
 
-def _row(student: Student, example: Example, *, verdict_weight: float) -> SftRow:
+def _row(student: Student, example: Example, *, verdict_weight: float, key: int) -> SftRow:
     tokens = tokenize_example(student.tokenizer, prompt=example.prompt, completion=example.completion)
-    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight if example.answer else 1.0)
+    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight if example.answer else 1.0, key=key)
 
 
 def _student(step: SftStep, folder: Path) -> Student:
@@ -166,47 +198,50 @@ def _preflight(step: SftStep, student: Student, examples: Sequence[Example], row
     """All guards that need no training; returns what they saw."""
     same_prompts(rows, [each.prompt for each in examples], student.tokenizer)
     longest = labels_survive(rows, [each.answer for each in examples], max_length=step.recipe.max_length, setting="recipe.sft.max_length")
-    probe = pad_right(sorted(rows, key=lambda row: len(row.ids))[:PROBE_ROWS], pad=int(student.tokenizer.pad_token_id))
+    probe = [Bundle.of(row) for row in sorted(rows, key=lambda row: len(row.ids))[:PROBE_ROWS]]
     return {
         "lora_families": lora_coverage(student.model),
         "longest_row": longest,
         "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
-        "lora_matrices_with_gradient": gradients_flow(student.model, {name: tensor.to(student.device) for name, tensor in probe.items()}),
+        "packing_error": packing_is_exact(student.model, probe),
+        "lora_matrices_with_gradient": gradients_flow(student.model, probe),
     }
 
 
-def _arguments(step: SftStep, work: Path, steps: int) -> SFTConfig:
+def _arguments(step: SftStep, work: Path, steps: int, fit: Fit) -> SFTConfig:
     recipe = step.recipe
     return SFTConfig(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=step.machine.device_batch,
-        gradient_accumulation_steps=recipe.effective_batch // step.machine.device_batch,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=round(recipe.warmup * steps),
-        adam_beta2=0.98,  # a run of a few hundred steps never fills a 0.999 memory (ALGORITHMS 4)
-        weight_decay=0.0,
-        max_grad_norm=1.0,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **trainer_settings(gradient_checkpointing=step.machine.gradient_checkpointing, device=step.machine.device, seed=step.seed),
+        **trainer_settings(fit=fit, device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
     )
 
 
-def trainer_settings(*, gradient_checkpointing: bool, device: str, seed: int) -> dict[str, Any]:
+def trainer_settings(*, fit: Fit, device: str, seed: int, window: int) -> dict[str, Any]:
     """What both trainers share. Mixed precision is off: weights are already bfloat16 (or 4-bit) and adapters stay float32."""
     return {
-        "optim": "adamw_torch",
+        "per_device_train_batch_size": window,  # a batch of the trainer is a whole window; how it is cut is ours
+        "gradient_accumulation_steps": 1,
+        "adam_beta2": 0.98,  # a run of a few hundred steps never fills a 0.999 memory, and a doubled beta doubles raw gradients (ALGORITHMS 4)
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch_fused" if choose_device(device).type == "cuda" else "adamw_torch",
         "bf16": False,
-        "gradient_checkpointing": gradient_checkpointing,
-        "use_cpu": device == "cpu",
+        "gradient_checkpointing": fit.recompute,
+        # Dropout is drawn from a hash, so no random state has to be put back for the second forward; a recorded graph could not.
+        "gradient_checkpointing_kwargs": {"use_reentrant": False, "preserve_rng_state": False},
+        "use_cpu": choose_device(device).type == "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "epoch",
-        "save_total_limit": 2,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
         "report_to": [],
         "disable_tqdm": True,
         "seed": seed,

@@ -1,35 +1,44 @@
-"""The order in which training sees its rows: windows of one optimiser step each.
+"""Training one window at a time: a window is the rows of one optimiser step, however much of it the machine can take at once.
 
-Which rows share a step is drawn at random from seed and epoch; only inside a window are they sorted by length, so that micro-batches carry
-little padding while the objective of every step is that of a random batch, however the window is cut.
+Which rows share a step is drawn at random from seed and epoch. Inside, they are cut into micro-batches of a token budget; every loss is divided
+by the window's total weight, so that the objective of a step is the same however it is cut, and over however many processes it is spread.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from tasks.contracts.failures import GuardError
+from tasks.training.engine import Engine
+from tasks.training.memory import GIB, Fit
+from tasks.training.packing import split
+
+logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-class WindowOrder(Sampler[int]):
-    """Row indices of one epoch after another; `set_epoch` is called by accelerate's loader."""
+class WindowOrder(Sampler[list[int]]):
+    """Row indices of each optimiser step, one epoch after another; `set_epoch` is called by the trainer."""
 
-    def __init__(self, lengths: Sequence[int], *, window: int, seed: int) -> None:
-        self.lengths = lengths
+    def __init__(self, sizes: Sequence[int], *, window: int, seed: int) -> None:
+        self.sizes = sizes  # tokens of each row
         self.window = window
         self.seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return math.ceil(len(self.sizes) / self.window)
 
-    def __iter__(self) -> Iterator[int]:
-        return (index for window in self.windows(self.epoch) for index in window)
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.windows(self.epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration runs through."""
@@ -37,21 +46,20 @@ class WindowOrder(Sampler[int]):
 
     def windows(self, epoch: int) -> list[list[int]]:
         """Rows of each optimiser step of an epoch; the last window may be shorter."""
-        rows = list(range(len(self.lengths)))
+        rows = list(range(len(self.sizes)))
         random.Random(self.seed * 1_000_003 + epoch).shuffle(rows)
-        cut = [rows[start : start + self.window] for start in range(0, len(rows), self.window)]
-        return [sorted(window, key=lambda index: -self.lengths[index]) for window in cut]
+        return [rows[start : start + self.window] for start in range(0, len(rows), self.window)]
 
     def steps_for(self, *, epochs: int, steps: int | None, tokens: int | None) -> int:
         """Optimiser steps of a run: exactly `steps`, or as many as it takes to see `tokens` tokens, or all of `epochs`."""
         if steps is not None:
             return steps
         if tokens is None:
-            return epochs * math.ceil(len(self.lengths) / self.window)
+            return epochs * len(self)
         return sum(1 for _ in self._until(tokens))
 
     def tokens_in(self, steps: int) -> int:
-        """Tokens that the first `steps` optimiser steps see, padding not counted."""
+        """Tokens that the first `steps` optimiser steps see."""
         windows = self._endless()
         return sum(next(windows) for _ in range(steps))
 
@@ -66,25 +74,94 @@ class WindowOrder(Sampler[int]):
     def _endless(self) -> Iterator[int]:
         epoch = 0
         while True:
-            yield from (sum(self.lengths[index] for index in window) for window in self.windows(epoch))
+            yield from (sum(self.sizes[index] for index in window) for window in self.windows(epoch))
             epoch += 1
 
 
-class WindowFeed(Generic[R]):
-    """Mix-in for a Trainer: feeds it `rows` in a WindowOrder, through the public `get_train_dataloader`."""
+class WindowTrainer(Generic[R]):
+    """Mix-in for a Trainer: feeds it whole windows, and does each in as many micro-batches as the budget asks for.
+
+    A subclass says what a row costs and weighs (`row_size`, `row_weight`), how rows become a batch (`collate`), and what a batch costs (`compute_loss`).
+    """
 
     rows: Sequence[R]
     order: WindowOrder
+    engine: Engine
+    budget: int  # tokens a micro-batch; halved where memory runs out
+    halvings: int = 0
     accelerator: Any
     args: Any
-    data_collator: Any
+    state: Any
+    compute_loss: Any
+    loss_is_scaled_for_ga: Any = True  # the window's weight is divided by, so nothing must be divided again
+
+    def row_size(self, row: R) -> int:
+        """Tokens that a row costs."""
+        raise NotImplementedError
+
+    def row_weight(self, row: R) -> float:
+        """The row's part of the total that its window's loss is divided by."""
+        raise NotImplementedError
+
+    def collate(self, rows: Sequence[R]) -> Any:
+        """Rows as one micro-batch on the host."""
+        raise NotImplementedError
 
     def get_train_dataloader(self) -> Any:
-        """Micro-batches of the device batch size, in the window order."""
-        loader: DataLoader[R] = DataLoader(
-            self.rows,  # type: ignore[arg-type]
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=self.order,
-            collate_fn=self.data_collator,
-        )
-        return self.accelerator.prepare(loader)
+        """One window after another, the same in every process: each takes its own micro-batches of it."""
+        return _Loader(self.rows, batch_sampler=self.order, collate_fn=list)  # type: ignore[arg-type]
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the trainer would look for padded ids."""
+        return 0
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Forward and backward of one window; returns its loss. Where memory runs out the budget halves and the window starts again."""
+        model.train()
+        while True:
+            try:
+                return self._window(model, inputs)
+            except torch.OutOfMemoryError as error:
+                if self.budget <= max(self.row_size(row) for row in inputs):
+                    raise GuardError(
+                        "GPU memory runs out even with one row at a time: set execution.train.recompute to always, or use shorter rows (max_length) "
+                        "or a smaller student. What was trained so far is kept"
+                    ) from error
+                self.budget //= 2
+                self.halvings += 1
+                logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
+            self.engine.forget()
+
+    def _window(self, model: Any, rows: Sequence[R]) -> Tensor:
+        total = max(sum(self.row_weight(row) for row in rows), 1e-12)
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        sizes = [self.row_size(row) for row in rows]
+        self.engine.start(seed=self.args.seed, step=self.state.global_step)
+        loss = torch.zeros((), device=self.args.device)
+        for group in split(sizes, budget=self.budget, parts=processes)[rank::processes]:
+            if group:
+                part = self.compute_loss(model, self.collate([rows[index] for index in group]), num_items_in_batch=total)
+                self.accelerator.backward(part)
+                loss += part.detach()
+        if processes > 1:
+            self.engine.flat.copy_(self.accelerator.reduce(self.engine.flat, reduction="sum"))
+            loss = self.accelerator.reduce(loss, reduction="sum")
+        return loss
+
+    def how(self, fit: Fit) -> dict[str, Any]:
+        """How the run was computed, for its record."""
+        return {
+            "batch_tokens": self.budget,
+            "halved_for_memory": self.halvings,
+            "recompute": fit.recompute,
+            "predicted_peak_gib": round(fit.peak / GIB, 2),
+            "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2) if self.engine.flat.is_cuda else None,
+            "processes": self.accelerator.num_processes,
+        }
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader that tells its order which epoch begins."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ step imports what it needs: answering questions must not wait for the trainers t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
@@ -38,8 +39,9 @@ def main(arguments: list[str]) -> int:
     try:
         run_steps(_read_job(options.folder), options.folder.resolve(), events)
     except SocratuneError as error:
-        traceback.print_exc()
         write_event(events, Failure(error=type(error).__name__, message=str(error)))
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
         return TOLD
     return 0
 

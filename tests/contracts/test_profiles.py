@@ -56,7 +56,7 @@ def test_all_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"recipe.sft.effective_batch": 7}, "is not a multiple of execution.train.device_batch"),
+        ({"execution.train.processes": 99}, "is less than execution.train.processes 99"),
         ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
         ({"recipe.teacher.kind": "recorded"}, "needs a JSONL file or a ledger export"),
         ({"recipe.teacher.recordings": ["nowhere.jsonl"]}, "no such file nowhere.jsonl"),

@@ -86,7 +86,7 @@ def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
 def test_a_second_run_computes_nothing(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:
     server, _ = teacher
     made, calls = pipeline.made_at(), server.calls
-    pipeline.run(changes={"execution.train.generate_batch": 4, "execution.teacher.max_in_flight": 2, "execution.train.device_batch": 2})
+    pipeline.run(changes={"execution.train.generate_batch": 4, "execution.teacher.max_in_flight": 2, "execution.train.batch_tokens": 256})
     assert pipeline.made_at() == made
     assert server.calls == calls
     summary = pipeline.summary()

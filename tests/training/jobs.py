@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.contracts.artifacts import write_rows
 from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, SftStep, Weights
 from tasks.contracts.recipes import Align, Lora, Phase, Sft
 from tasks.contracts.rows import Exam, Example, Pair, Request
 
-MACHINE = Machine(device="cpu", device_batch=4, generate_batch=4, gradient_checkpointing=False)
+MACHINE = Machine(device="cpu", processes=1, batch_tokens=160, gpu_memory_gib=None, recompute="auto", compile="auto", generate_batch=4)
 PLAIN = Phase(epochs=1, beta=0.1, cal="none", dr="none", drop_quantile=0.0)
+
+
+def stock(model: Any) -> Any:
+    """The same PeftModel computing as peft does, for oracles: our form of its layers knows one adapter only."""
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
+    return model
 
 
 def silent(done: int, total: int, note: str) -> None:

@@ -19,13 +19,15 @@ from tasks.contracts.recipes import Align, Phase
 from tasks.contracts.rows import Exam, Pair
 from tasks.training import align
 from tasks.training.align import Selection, run_align
+from tasks.training.engine import prepare
 from tasks.training.generation import answer
+from tasks.training.memory import Fit
 from tasks.training.preference_trainer import PreferenceTrainer
 from tasks.training.reference import run_reference
 from tasks.training.sft import run_sft
 from tasks.training.student import load_student
 from tasks.training.windows import WindowOrder
-from tests.training.jobs import PLAIN, align_recipe, align_step, examples, pairs, reference_step, requests, sft_step, silent, weights
+from tests.training.jobs import PLAIN, align_recipe, align_step, examples, pairs, reference_step, requests, sft_step, silent, stock, weights
 
 FULL = (
     PLAIN.model_copy(update={"beta": 0.05}),
@@ -62,9 +64,11 @@ def trainer_for(tiny: Path, folder: Path, recipe: Align) -> PreferenceTrainer:
     step = align_step(folder, tiny, [], recipe)
     student = load_student(step.weights, folder=folder, device="cpu", trainable=True)
     rows = align._rows(student, read_rows(folder / step.pairs, Pair))
-    order = WindowOrder([len(row.chosen.ids) + len(row.rejected.ids) for row in rows], window=recipe.effective_batch, seed=step.seed)
-    args = align._arguments(step, folder / "work", order.steps_for(epochs=sum(phase.epochs for phase in recipe.phases), steps=None, tokens=None))
-    return PreferenceTrainer(student=student, rows=rows, order=order, recipe=recipe, args=args, callbacks=[])
+    order = WindowOrder([row.bundle.size for row in rows], window=recipe.effective_batch, seed=step.seed)
+    steps = order.steps_for(epochs=sum(phase.epochs for phase in recipe.phases), steps=None, tokens=None)
+    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=8.0)
+    args = align._arguments(step, folder / "work", steps, fit)
+    return PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=args, callbacks=[])
 
 
 def logged(trainer: PreferenceTrainer, name: str) -> list[float]:
@@ -92,14 +96,14 @@ def test_the_reference_pass_fills_every_pair_with_what_the_adapter_thinks(tiny, 
 
 
 def test_with_all_variants_off_every_loss_is_that_of_stock_trl(tiny, folder):
-    recipe = align_recipe(PLAIN, effective_batch=4, learning_rate=5e-3)
+    recipe = align_recipe(PLAIN.model_copy(update={"epochs": 4}), effective_batch=4, learning_rate=5e-3)
     ours = trainer_for(tiny, folder, recipe)
     ours.train()
-    order = list(ours.order)
+    order = [index for epoch in range(4) for window in ours.order.windows(epoch) for index in window]
     table = read_rows(folder / "referenced.parquet", Pair)
     step = align_step(folder, tiny, [], recipe)
     student = load_student(step.weights, folder=folder, device="cpu", trainable=True)
-    args = align._arguments(step, folder / "stock", 5)
+    args = align._arguments(step, folder / "stock", 20, Fit(tokens=0, recompute=False, peak=0.0))
     args.train_sampling_strategy = "sequential"
     args.beta = 0.1
     end = student.tokenizer.convert_ids_to_tokens([ours.rows[0].chosen.ids[-1]])[0]
@@ -112,9 +116,9 @@ def test_with_all_variants_off_every_loss_is_that_of_stock_trl(tiny, folder):
         }
         for index in order
     ]
-    stock = StockLosses(model=student.model, args=args, train_dataset=Dataset.from_list(rows), processing_class=student.tokenizer)
-    stock.train()
-    assert logged(ours, "raw_loss") == pytest.approx(stock.parts, abs=1e-4)
+    listened = StockLosses(model=stock(student.model), args=args, train_dataset=Dataset.from_list(rows), processing_class=student.tokenizer)
+    listened.train()
+    assert logged(ours, "raw_loss") == pytest.approx(listened.parts, abs=1e-4)
     assert logged(ours, "raw_loss")[-1] < math.log(2) - 0.02  # it learns, so equality is not that of two standing still
 
 
@@ -132,10 +136,9 @@ def test_how_a_step_is_cut_into_micro_batches_changes_nothing_once_the_averages_
     phase = Phase(epochs=2, beta=0.1, cal="batch_mean", dr=dr, drop_quantile=0.2)
     recipe = align_recipe(PLAIN, phase, nll_weight=0.2, learning_rate=3e-3)
     curves = []
-    for size in (2, 8):
+    for budget in (90, 5000):
         trainer = trainer_for(tiny, folder, recipe)
-        trainer.args.per_device_train_batch_size = size
-        trainer.args.gradient_accumulation_steps = 8 // size
+        trainer.budget = budget
         trainer.train()
         curves.append(logged(trainer, "raw_loss"))
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
@@ -172,10 +175,10 @@ def test_the_drop_mask_is_made_of_doubt_and_first_sight_margins_and_fixed_for_it
     trainer = trainer_for(tiny, folder, align_recipe(*FULL))
     trainer.state.global_step = 9
     trainer.margins = [[-1.0] if index in (0, 1) else [1.0] for index in range(20)]
-    mask = trainer.pair_weights(torch.arange(20))
-    assert mask.sum() == 15
+    mask = [trainer.row_weight(row) for row in trainer.rows]
+    assert sum(mask) == 15
     trainer.margins = [[1.0]] * 20
-    assert torch.equal(trainer.pair_weights(torch.arange(20)), mask)
+    assert [trainer.row_weight(row) for row in trainer.rows] == mask
     strata = [row.stratum for row in trainer.rows]
     dropped = [strata[index] for index in range(20) if not mask[index]]
     assert {dropped.count("yes draft_right"), dropped.count("yes draft_wrong")} == {2, 3}
@@ -183,9 +186,8 @@ def test_the_drop_mask_is_made_of_doubt_and_first_sight_margins_and_fixed_for_it
 
 def test_a_dropped_pair_gives_no_gradient(tiny, folder):
     trainer = trainer_for(tiny, folder, align_recipe(nll_weight=0.5))
-    trainer.masks = {0: torch.zeros(20)}
-    batch = trainer.data_collator(trainer.rows[:2])
-    trainer.compute_loss(trainer.model, batch).backward()
+    trainer.masks = {0: [0.0] * 20}
+    trainer.compute_loss(trainer.model, trainer.collate(trainer.rows[:2])).backward()
     assert all(float(parameter.grad.abs().sum()) == 0.0 for parameter in trainer.model.parameters() if parameter.grad is not None)
 
 

@@ -13,7 +13,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 from tasks.contracts.failures import GuardError
 from tasks.contracts.recipes import Lora
 from tasks.training import guards
-from tasks.training.completions import pad_right
+from tasks.training.packing import Bundle
 from tasks.training.student import Student, add_new_adapter, load_student
 from tasks.training.tokens import Tokens, tokenize_example
 from tests.training.jobs import weights
@@ -32,8 +32,8 @@ def nf4(tiny: Path) -> Student:
     return Student(add_new_adapter(student.model, LORA), student.tokenizer)
 
 
-def probe(student: Student) -> dict[str, torch.Tensor]:
-    return pad_right([tokenize_example(student.tokenizer, prompt="Is it heavy?", completion="Answer: Yes")], pad=0)
+def probe(student: Student) -> list[Bundle]:
+    return [Bundle.of(tokenize_example(student.tokenizer, prompt="Is it heavy?", completion="Answer: Yes"))]
 
 
 def test_a_name_list_made_for_llama_misses_the_fused_layers_of_phi():

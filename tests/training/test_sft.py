@@ -16,11 +16,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tasks.contracts.failures import GuardError, StudentError
 from tasks.training import sft
+from tasks.training.engine import prepare
+from tasks.training.memory import Fit
 from tasks.training.sft import SftRow, WeightedSftTrainer, run_sft
 from tasks.training.student import Student, add_new_adapter, load_student
-from tasks.training.tokens import tokenize_example
 from tasks.training.windows import WindowOrder
-from tests.training.jobs import MACHINE, examples, sft_step, silent, weights
+from tests.training.jobs import MACHINE, examples, sft_step, silent, stock, weights
 
 
 def test_trl_is_the_version_whose_public_surface_these_trainers_override():
@@ -39,8 +40,10 @@ def losses(trainer) -> list[float]:
 
 
 def train(step, student: Student, rows: list[SftRow], work: Path, *, steps: int) -> list[float]:
-    order = WindowOrder([len(row.tokens.ids) for row in rows], window=step.recipe.effective_batch, seed=step.seed)
-    trainer = WeightedSftTrainer(student=student, rows=rows, order=order, args=sft._arguments(step, work, steps), callbacks=[])
+    order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
+    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=8.0)
+    args = sft._arguments(step, work, steps, fit)
+    trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=args, callbacks=[])
     trainer.train()
     return losses(trainer)
 
@@ -56,35 +59,35 @@ class StockLosses(SFTTrainer):
 
 @pytest.fixture
 def step(tiny, tmp_path):
-    built = sft_step(tmp_path, tiny, examples(40))
+    built = sft_step(tmp_path, tiny, examples(160))
     return built.model_copy(update={"recipe": built.recipe.model_copy(update={"lora": built.recipe.lora.model_copy(update={"dropout": 0.0})})})
 
 
 def rows_of(student: Student, weight: float = 1.0) -> list[SftRow]:
-    return [SftRow(tokenize_example(student.tokenizer, prompt=row.prompt, completion=row.completion), weight, 1.0) for row in examples(40)]
+    return [sft._row(student, replace(row, weight=weight), verdict_weight=1.0, key=key) for key, row in enumerate(examples(160))]
 
 
 def test_with_equal_weights_every_loss_is_that_of_stock_trl(tiny, tmp_path, step):
     student = fresh(tiny, step)
     rows = rows_of(student)
-    ours = train(step, student, rows, tmp_path / "ours", steps=5)
-    order = list(WindowOrder([len(row.tokens.ids) for row in rows], window=8, seed=step.seed))
+    ours = train(step, student, rows, tmp_path / "ours", steps=20)
+    order = [index for window in WindowOrder([1] * len(rows), window=8, seed=step.seed) for index in window]
     plain = [
         {"input_ids": row.tokens.ids, "labels": [-100] * row.tokens.prompt + list(row.tokens.ids[row.tokens.prompt :])} for row in (rows[i] for i in order)
     ]
-    args = sft._arguments(step, tmp_path / "stock", 5)
-    args.train_sampling_strategy = "sequential"
+    args = sft._arguments(step, tmp_path / "stock", 20, Fit(tokens=0, recompute=False, peak=0.0))
+    args.train_sampling_strategy, args.per_device_train_batch_size, args.gradient_accumulation_steps = "sequential", 4, 2
     twin = fresh(tiny, step)
-    stock = StockLosses(model=twin.model, args=args, train_dataset=Dataset.from_list(plain), processing_class=twin.tokenizer)
-    stock.train()
-    theirs = [sum(stock.parts[start : start + 2]) for start in range(0, 10, 2)]  # two micro-batches a step
+    listened = StockLosses(model=stock(twin.model), args=args, train_dataset=Dataset.from_list(plain), processing_class=twin.tokenizer)
+    listened.train()
+    theirs = [sum(listened.parts[start : start + 2]) for start in range(0, 40, 2)]  # two micro-batches a step
     assert ours == pytest.approx(theirs, abs=1e-4)
     assert ours[0] - ours[-1] > 0.1  # it learns, so equality is not that of two standing still
 
 
 def test_how_a_step_is_cut_into_micro_batches_changes_nothing(tiny, tmp_path, step):
     cut = train(step, fresh(tiny, step), rows_of(fresh(tiny, step)), tmp_path / "cut", steps=4)
-    whole = step.model_copy(update={"machine": MACHINE.model_copy(update={"device_batch": 8})})
+    whole = step.model_copy(update={"machine": MACHINE.model_copy(update={"batch_tokens": 5000})})
     student = fresh(tiny, step)
     assert train(whole, student, rows_of(student), tmp_path / "whole", steps=4) == pytest.approx(cut, abs=1e-5)
 
@@ -92,7 +95,7 @@ def test_how_a_step_is_cut_into_micro_batches_changes_nothing(tiny, tmp_path, st
 def test_recomputing_activations_changes_nothing(tiny, tmp_path, step):
     student = fresh(tiny, step)
     plain = train(step, student, rows_of(student), tmp_path / "plain", steps=3)
-    saving = step.model_copy(update={"machine": MACHINE.model_copy(update={"gradient_checkpointing": True})})
+    saving = step.model_copy(update={"machine": MACHINE.model_copy(update={"recompute": "always"})})
     student = fresh(tiny, step)
     assert train(saving, student, rows_of(student), tmp_path / "saving", steps=3) == pytest.approx(plain, abs=1e-5)
 

@@ -1,0 +1,245 @@
+"""Frozen linear layers with a trained low-rank adapter, as one operator that keeps little for its backward.
+
+Peft owns the layers and their weights; `lean(model)` only replaces how they compute. What is kept for the backward is the input alone, which
+layers that read the same tensor share: 4-bit weights are expanded again, and dropout is drawn again instead of stored. Dropout is a hash of
+seed, optimiser step, row, position, layer and feature. So the same row sees the same dropout however a batch is cut, packed or spread over
+processes, and a resumed run needs no state of a random generator. It cannot be told from independent coin flips by the tests beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import types
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+_MIX = (0x7FEB352D, -0x7B935975)  # multipliers of the "lowbias32" integer hash (Wellons, hash-prospector); the second is 0x846CA68B as int32
+
+
+@dataclass
+class Noise:
+    """What dropout depends on beside layer and feature.
+
+    `salt` (int32, no dimensions) stands for seed and optimiser step; None turns dropout off. `keys` [T] are those of the batch under way. The
+    salt is changed in place, so that a recorded CUDA graph draws anew at every replay.
+    """
+
+    salt: Tensor | None = None
+    keys: Tensor | None = None
+
+    def shake(self, *, seed: int, step: int, device: torch.device) -> None:
+        """Go on to another optimiser step."""
+        if self.salt is None:
+            self.salt = torch.zeros((), dtype=torch.int32, device=device)
+        self.salt.fill_(_wrap(seed * 0x9E3779B1 + step * 0x85EBCA77))
+
+    def draw(self, rows: Tensor, positions: Tensor) -> None:
+        """Make the keys of a batch [T] from where its tokens belong."""
+        self.keys = None if self.salt is None else mix(mix(rows.to(torch.int32) ^ self.salt) ^ positions.to(torch.int32))
+
+
+def mix(value: Tensor) -> Tensor:
+    """A bijective hash of int32 values; nearby inputs give unrelated outputs."""
+    value = (value ^ ((value >> 16) & 0xFFFF)) * _MIX[0]
+    value = (value ^ ((value >> 15) & 0x1FFFF)) * _MIX[1]
+    return value ^ ((value >> 16) & 0xFFFF)
+
+
+def drop(x: Tensor, keys: Tensor, columns: Tensor, share: float) -> Tensor:
+    """Inverted dropout of x [T, F]: a `share` of the entries is zeroed, the rest scaled up. Equal `keys` [T] and `columns` [F] zero equal entries."""
+    kept = mix(keys[:, None] ^ columns) >= _wrap(int(share * 2**32) + 2**31)
+    return torch.where(kept, x * (1.0 / (1.0 - share)), 0.0)
+
+
+def column_keys(features: int, *, layer: int, device: torch.device) -> Tensor:
+    """One int32 a feature [F], different for every layer."""
+    return mix(torch.arange(features, device=device, dtype=torch.int32) ^ _wrap(layer * 0x9E3779B1))
+
+
+def _wrap(value: int) -> int:
+    """The int32 with the same lowest 32 bits."""
+    return (value + 2**31) % 2**32 - 2**31
+
+
+def can_compile() -> bool:
+    """Whether torch can build kernels here: it needs Triton and a C compiler."""
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton()) and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+@cache
+def _pointwise(function: Any, share: float) -> Any:
+    """`drop` or `undrop` of a share as one CUDA kernel; plain where none can be built."""
+
+    def bound(*tensors: Tensor) -> Tensor:
+        return function(*tensors, share)  # type: ignore[no-any-return]
+
+    return torch.compile(bound, dynamic=True) if can_compile() else bound
+
+
+@cache
+def _kernel(share: float) -> Any:
+    """`drop` of a share as one CUDA kernel for any number of tokens; plain where none can be built."""
+
+    def bound(x: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
+        return drop(x, keys, columns, share)
+
+    return torch.compile(bound) if can_compile() else bound
+
+
+def _drop(x: Tensor, keys: Tensor | None, columns: Tensor, share: float) -> Tensor:
+    if keys is None:
+        return x
+    if not x.is_cuda:
+        return drop(x, keys, columns, share)
+    # The number of tokens varies; the number of features must not: a division by a variable, once an entry, would cost three times the rest.
+    torch._dynamo.mark_dynamic(x, 0)
+    torch._dynamo.mark_dynamic(keys, 0)
+    return _kernel(share)(x, keys, columns)  # type: ignore[no-any-return]
+
+
+def expand(frozen: list[Tensor], shape: list[int], dtype: torch.dtype) -> Tensor:
+    """The weight [out, in] of a frozen layer: as it is, or expanded from NF4 with double quantisation."""
+    if len(frozen) == 1:
+        return frozen[0]
+    packed, absmax, code, outer, offset = frozen
+    scales = torch.ops.bitsandbytes.dequantize_blockwise(absmax, outer, code, 256, torch.float32) + offset
+    expanded: Tensor = torch.ops.bitsandbytes.dequantize_4bit(packed, scales, 64, "nf4", shape, dtype)
+    return expanded
+
+
+@torch.library.custom_op("socratune::adapted", mutates_args=())
+def adapted(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    keys: Tensor | None,
+    columns: Tensor,
+    frozen: list[Tensor],
+    shape: list[int],
+    scale: float,
+    share: float,
+) -> tuple[Tensor, Tensor]:
+    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], A drop(x) [T, r])."""
+    low = linear(_drop(x, keys, columns, share), a.to(x.dtype))
+    out = linear(low, (b * scale).to(x.dtype), bias)  # the narrow product first: the wide one hides reading it
+    return out.addmm_(x, expand(frozen, shape, x.dtype).t()), low
+
+
+@adapted.register_fake
+def _(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    keys: Tensor | None,
+    columns: Tensor,
+    frozen: list[Tensor],
+    shape: list[int],
+    scale: float,
+    share: float,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], shape[0]), x.new_empty(x.shape[0], a.shape[0])
+
+
+@torch.library.custom_op("socratune::adapted_backward", mutates_args=())
+def adapted_backward(
+    gradient: Tensor,
+    x: Tensor,
+    low: Tensor,
+    a: Tensor,
+    b: Tensor,
+    keys: Tensor | None,
+    columns: Tensor,
+    frozen: list[Tensor],
+    shape: list[int],
+    scale: float,
+    share: float,
+    needs_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x [T, in] (empty where nobody needs it), A [r, in] and B [out, r]; the last two in the adapter's own precision."""
+    through = gradient @ (b * scale).to(gradient.dtype)
+    grad_b = (gradient.t() @ low).to(b.dtype).mul_(scale)
+    grad_a = (through.t() @ _drop(x, keys, columns, share)).to(a.dtype)
+    if not needs_x:
+        return x.new_empty(0), grad_a, grad_b
+    grad_x = _drop(through @ a.to(gradient.dtype), keys, columns, share)
+    return grad_x.addmm_(gradient, expand(frozen, shape, gradient.dtype)), grad_a, grad_b
+
+
+@adapted_backward.register_fake
+def _(
+    gradient: Tensor,
+    x: Tensor,
+    low: Tensor,
+    a: Tensor,
+    b: Tensor,
+    keys: Tensor | None,
+    columns: Tensor,
+    frozen: list[Tensor],
+    shape: list[int],
+    scale: float,
+    share: float,
+    needs_x: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x) if needs_x else x.new_empty(0), torch.empty_like(a), torch.empty_like(b)
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    x, a, b, _, keys, columns, frozen, shape, scale, share = inputs
+    ctx.save_for_backward(x, output[1], a, b, keys, columns, *frozen)
+    ctx.rest = (shape, scale, share)
+
+
+def _back(ctx: Any, gradient: Tensor, _: Tensor) -> Any:
+    x, low, a, b, keys, columns, *frozen = ctx.saved_tensors
+    needs_x = ctx.needs_input_grad[0]
+    grad_x, grad_a, grad_b = adapted_backward(gradient.contiguous(), x, low, a, b, keys, columns, frozen, *ctx.rest, needs_x)
+    return (grad_x if needs_x else None, grad_a, grad_b, None, None, None, [None] * len(frozen), None, None, None)
+
+
+adapted.register_autograd(_back, setup_context=_keep)
+
+
+def lean(model: Any) -> None:
+    """Make every adapted linear layer of a PeftModel compute through `adapted` while gradients are recorded; `model.noise` feeds their dropout."""
+    from peft.tuners.lora import LoraLayer
+
+    model.noise = noise = Noise()
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Linear)]
+    for number, module in enumerate(layers):
+        base = module.get_base_layer()
+        module.noise, module.frozen = noise, frozen_tensors(base)
+        module.columns = column_keys(base.in_features, layer=number, device=base.weight.device)
+        module.forward = types.MethodType(_forward, module)
+
+
+def frozen_tensors(base: Any) -> list[Tensor]:
+    """What `expand` needs of a frozen layer: its weight, or five tensors of a 4-bit one."""
+    state = getattr(base.weight, "quant_state", None)
+    if state is None:
+        return [base.weight]
+    return [base.weight.data, state.absmax, state.state2.code, state.state2.absmax, state.offset]
+
+
+def _forward(module: Any, x: Tensor) -> Tensor:
+    base, a, b = module.base_layer, module.lora_A["default"].weight, module.lora_B["default"].weight
+    scale = module.scaling["default"]
+    if not torch.is_grad_enabled():
+        plain: Tensor = base(x)
+        low: Tensor = linear(x, a.to(x.dtype))
+        return plain + linear(low, (b * scale).to(x.dtype))
+    share = getattr(module.lora_dropout["default"], "p", 0.0)
+    keys = module.noise.keys if module.training and share else None
+    flat = x.reshape(-1, x.shape[-1])
+    shape = [base.out_features, base.in_features]
+    out, _ = adapted(flat, a, b, base.bias, keys, module.columns, module.frozen, shape, scale, share)
+    joined: Tensor = out.view(*x.shape[:-1], -1)
+    return joined

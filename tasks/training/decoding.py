@@ -1,0 +1,455 @@
+"""Continue prompts with a causal language model: one prefill a distinct prompt, then one token a step for a whole batch.
+
+Keys and values lie in one fixed storage, prompts at its right edge, so that all rows of a batch write the same slot. On CUDA a step (forward, choice
+of the token, bookkeeping) is a CUDA graph of a number of rows and a width of storage that it attends to; the host looks at tokens every few steps only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import Cache, StaticLayer
+
+from tasks.training.completions import pad_left
+from tasks.training.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+_ATTENTION = "socratune_one_token"
+_PREFILL_TOKENS = 8192  # padded tokens a prefill: keeps a GPU busy, and the copy of keys and values that it makes stays small
+_FIXED_STEPS, _FIXED_WIDTH, _FEWEST_ROWS = 8, 64, 8  # CUDA: steps between looks at the tokens; widths come in multiples; fewer rows are no faster
+_FREE_WIDTH = 16
+_WORD = 0xFFFFFFFF
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Draw from softmax(logits / temperature). `seeds` has a 63-bit number for each prompt: all that its draws depend on."""
+
+    temperature: float
+    seeds: Sequence[int]
+
+
+def perturb(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) -> Tensor:
+    """Scores [rows, vocabulary] whose largest entry is a draw from softmax(scores / temperature): plus Gumbel noise, in float32.
+
+    `seeds` [rows] and `step` (one integer) are int64. Noise is a hash of (seed, step, vocabulary index) in integers: the same on every device and in
+    every batch, and a graph can compute it.
+    """
+    low = _scramble((_scramble(seeds & _WORD) + step) & _WORD)
+    high = _scramble(((_scramble((seeds >> 32) ^ 0x5BD1E995) + step) & _WORD) ^ low)  # seeds that differ in their low half only differ here too
+    bits = _scramble(torch.arange(scores.shape[1], device=scores.device) ^ low[:, None])
+    bits = _scramble(bits ^ high[:, None])  # a second key within: one key alone would give rows permutations of each other's noise
+    share = (bits.float() + 0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)  # fine near 0, where the large noise comes from
+    return scores.float() / temperature - torch.log1p(share.neg_()).neg_().log_()
+
+
+def _scramble(bits: Tensor) -> Tensor:
+    """A one-to-one hash of 32-bit numbers held in int64; factors below 2^31, so that no product overflows."""
+    for factor in (0x7FEB352D, 0x31848BAB):
+        bits = ((bits ^ (bits >> 16)) * factor) & _WORD
+    return bits ^ (bits >> 15)
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stops: Sequence[int],
+    pad: int,
+    batch_size: int,
+    noise: Sampling | None = None,
+    compiled: bool = False,
+    fixed: bool | None = None,
+    tick: Tick | None = None,
+) -> list[list[int]]:
+    """New token ids of every prompt, in order, each ending with the first of `stops` or after `max_new_tokens`.
+
+    Greedy without `noise`. `model` is in eval mode. Prompts of like length share a batch, the longest first: memory runs out at once or never. `tick` hears
+    how many prompts each batch answered. `fixed` (default: on CUDA) keeps to few shapes, as graphs need; `compiled` fuses the layers of these graphs.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), tuple(prompts[index])))
+    replies: dict[int, list[int]] = {}
+    decoder: Decoder | None = None
+    for start in range(0, len(order), batch_size):
+        picked = order[start : start + batch_size]
+        asked = [prompts[index] for index in picked]
+        drawn = None if noise is None else Sampling(temperature=noise.temperature, seeds=[noise.seeds[index] for index in picked])
+        longest = len(prompts[order[0]]) + max_new_tokens
+        if not _fits(model, longest):
+            found = _generate(model, asked, max_new_tokens=max_new_tokens, stops=stops, pad=pad, noise=drawn)
+        else:
+            decoder = decoder or Decoder(model, rows=len(picked), longest=longest, stops=stops, pad=pad, compiled=compiled, fixed=fixed)
+            found = decoder.run(asked, max_new_tokens=max_new_tokens, noise=drawn)
+        replies.update(zip(picked, found, strict=True))
+        if tick is not None:
+            tick(len(picked))
+    return [replies[index] for index in range(len(prompts))]
+
+
+class Decoder:
+    """Storage, buffers and graphs for batches of at most `rows` prompts of at most `longest` tokens, new ones included."""
+
+    def __init__(self, model: Any, *, rows: int, longest: int, stops: Sequence[int], pad: int, compiled: bool = False, fixed: bool | None = None) -> None:
+        self.model, self.stops, self.pad, self.compiled = model, set(stops), pad, compiled
+        self.device = next(model.parameters()).device
+        self.graphed = self.device.type == "cuda" and fixed is not False
+        self.fixed = self.graphed if fixed is None else fixed
+        self.most, self.capacity = rows, -(-longest // _FIXED_WIDTH) * _FIXED_WIDTH
+        self.storage: list[tuple[Tensor, Tensor]] = []
+        self.columns = torch.arange(self.capacity, device=self.device)
+        # A row's: next input and its position, first used slot and seed. The batch's: slot, step, place in `out`.
+        self.token, self.position, self.first, self.seed = torch.zeros(4, rows, dtype=torch.long, device=self.device)
+        self.slot, self.step, self.turn = torch.zeros(3, 1, dtype=torch.long, device=self.device)
+        self.out = torch.zeros(_FIXED_STEPS, rows, dtype=torch.long, device=self.device)
+        self.temperature = 0.0
+        self.caches: dict[tuple[int, int], Cache] = {}
+        self.graphs: dict[tuple[int, int, float], torch.cuda.CUDAGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
+        self.perturb = torch.compile(perturb, dynamic=False) if compiled else perturb
+
+    @torch.no_grad()
+    def run(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, noise: Sampling | None = None) -> list[list[int]]:
+        """New token ids of each of a batch of prompts, as `decode` gives them."""
+        replies: list[list[int]] = [[] for _ in prompts]
+        live, rows = list(enumerate(replies)), self._rounded(len(prompts))
+        with _precision(self.model):
+            logits = self._prefill(prompts, rows, noise)
+            self._choose(logits, rows)
+            width, done, fresh = max(map(len, prompts)), 1, 1
+            while True:
+                said = self.out[:fresh, :rows].t().tolist()  # the one place where the host waits for the device
+                live = [(row, reply) for row, reply in live if not _extend(reply, said[row], self.stops)]
+                if not live or done == max_new_tokens:
+                    return replies
+                live, rows = self._drop(live, rows, used=width + done - 1)
+                fresh = min(_FIXED_STEPS if self.fixed else 1, max_new_tokens - done)
+                done += fresh
+                with _one_token_attention(self.model):
+                    self._advance(fresh, rows, min(_up(width + done - 1, _FIXED_WIDTH if self.fixed else _FREE_WIDTH), self.capacity))
+
+    def _rounded(self, rows: int) -> int:
+        """How many rows a batch with that many at work has: a power of two or the most, where shapes are fixed."""
+        return min(self.most, max(_FEWEST_ROWS, 1 << (rows - 1).bit_length())) if self.fixed else rows
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], rows: int, noise: Sampling | None) -> Tensor:
+        """Store the keys and values of all prompts, set the buffers, and return logits of first tokens [rows, vocabulary]; rows beyond the prompts are idle."""
+        owners: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            owners.setdefault(tuple(prompt), []).append(row)
+        width = max(map(len, owners))
+        logits: Any = None
+        for chunk in _chunks(list(owners)):
+            batch = {name: each.to(self.device) for name, each in pad_left([Tokens(ids=ids, prompt=0) for ids in chunk], pad=self.pad).items()}
+            cache: Any = DynamicCache()
+            positions = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+            last = self.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            start = width - positions.shape[1]
+            self.storage = self.storage or [self._room(layer) for layer in cache.layers]
+            logits = last.new_zeros(rows, last.shape[1]) if logits is None else logits
+            target = torch.tensor([row for ids in chunk for row in owners[ids]], device=self.device)
+            source = torch.tensor([place for place, ids in enumerate(chunk) for _ in owners[ids]], device=self.device)
+            for (keys, values), layer in zip(self.storage, cache.layers, strict=True):
+                keys[target, :, start:width] = layer.keys[source]
+                values[target, :, start:width] = layer.values[source]
+            logits[target] = last[source]
+        lengths = torch.tensor([*map(len, prompts), *[1] * (rows - len(prompts))], device=self.device)
+        self.first[:rows] = width - lengths
+        self.position[:rows] = lengths - 1
+        self.seed[: len(prompts)] = torch.tensor(noise.seeds if noise else [0] * len(prompts), device=self.device)
+        self.temperature = noise.temperature if noise else 0.0
+        self.slot.fill_(width - 1)
+        self.step.zero_()
+        self.turn.zero_()
+        return cast(Tensor, logits)
+
+    def _room(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values [rows, heads, slots, head size] of one layer; zeros, because a hidden slot must still hold a finite number."""
+        keys, values = (each.new_zeros(self.most, each.shape[1], self.capacity, each.shape[3]) for each in (layer.keys, layer.values))
+        return keys, values
+
+    def _choose(self, logits: Tensor, rows: int) -> None:
+        """Choose every row's next token and move all buffers one token on; nothing here waits for the device."""
+        if self.temperature:
+            logits = self.perturb(logits, seeds=self.seed[:rows], step=self.step, temperature=self.temperature)
+        token = logits.argmax(dim=-1)  # a row past its stop goes on unread until it is dropped: cheaper than keeping track of it here
+        self.token[:rows] = token
+        self.out[:, :rows].index_copy_(0, self.turn, token[None])
+        self.position[:rows].add_(1)
+        for counter in (self.slot, self.step, self.turn):
+            counter.add_(1)
+
+    def _forward(self, rows: int, width: int) -> None:
+        """One token for every row, reading the first `width` slots."""
+        cache = self.caches.get((rows, width)) or Cache(layers=[_Slots(keys[:rows], values[:rows], self.slot, width) for keys, values in self.storage])
+        self.caches[rows, width] = cache
+        dtype = self.storage[0][0].dtype
+        hidden = (self.columns[:width] < self.first[:rows, None]) | (self.columns[:width] > self.slot)
+        mask = hidden.to(dtype).mul_(torch.finfo(dtype).min)[:, None, None]
+        ids, positions = self.token[:rows, None], self.position[:rows, None]
+        logits = self.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        self._choose(logits[:, -1], rows)
+
+    def _advance(self, steps: int, rows: int, width: int) -> None:
+        self.turn.zero_()
+        key = (rows, width, self.temperature)
+        if self.graphed and key not in self.graphs:
+            try:
+                self.graphs[key] = self._capture(rows, width)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                logger.warning("This student cannot be decoded with CUDA graphs, which is slower without (%s)", error)
+                self.graphed = False
+        for _ in range(steps):
+            if self.graphed:
+                self.graphs[key].replay()
+            else:
+                self._forward(rows, width)
+
+    def _capture(self, rows: int, width: int) -> torch.cuda.CUDAGraph:
+        """The graph of one step. Warming up takes real steps, so the buffers are put back; what it wrote in the storage is written again."""
+        buffers = (self.token, self.position, self.slot, self.step, self.turn, self.out)
+        kept = [buffer.clone() for buffer in buffers]
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # A capture that fails may leave its stream current; the outer block puts this one back.
+        with torch.cuda.stream(torch.cuda.current_stream()), _compiled_layers(self.model, wanted=self.compiled):
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self._forward(rows, width)
+                    for buffer, before in zip(buffers, kept, strict=True):
+                        buffer.copy_(before)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # another thread may use the device meanwhile
+                self._forward(rows, width)
+        return graph
+
+    def _drop(self, live: list[tuple[int, list[int]]], rows: int, *, used: int) -> tuple[list[tuple[int, list[int]]], int]:
+        """Move the rows at work to the front once they are half or fewer; returns them and the number of rows from now on."""
+        fewer = self._rounded(len(live))
+        if 2 * len(live) > rows or fewer >= rows:
+            return live, rows
+        kept = torch.tensor([row for row, _ in live] + [live[0][0]] * (fewer - len(live)), device=self.device)
+        for buffer in (self.token, self.position, self.first, self.seed):
+            buffer[:fewer] = buffer[kept]
+        for stored in (each for layer in self.storage for each in layer):
+            stored[:fewer, :, :used] = stored[kept, :, :used]
+        return [(row, reply) for row, (_, reply) in enumerate(live)], fewer
+
+
+class _Slots(StaticLayer):  # type: ignore[no-untyped-call]
+    """A layer's storage for one step: writes slot `cumulative_length`, a tensor that the step moves, and shows the first `width` slots."""
+
+    def __init__(self, keys: Tensor, values: Tensor, slot: Tensor, width: int) -> None:
+        super().__init__(max_cache_len=width)
+        self.keys, self.values, self.cumulative_length, self.is_initialized = keys, values, slot, True
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled then depends on the number of rows only, not on widths
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Store [rows, heads, 1, head size]; return all visible slots."""
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys.index_copy_(2, self.cumulative_length, key_states)
+        self.values.index_copy_(2, self.cumulative_length, value_states)
+        return self.keys[:, :, : self.max_cache_len], self.values[:, :, : self.max_cache_len]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, *, scaling: float | None = None, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of one token [rows, heads, 1, head size] over stored slots [rows, key heads, slots, head size] under an additive mask [rows, 1, 1, slots].
+
+    Heads that share a key head are one matrix, so that keys and values are read where they lie, once; other attention would first copy them per head.
+    """
+    rows, heads, _one, size = query.shape
+    grouped = query.reshape(rows, key.shape[1], -1, size)
+    scores = torch.add(attention_mask, grouped @ key.transpose(2, 3), alpha=size**-0.5 if scaling is None else scaling)
+    return (scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value).reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register(_ATTENTION, _attend)
+
+
+@contextmanager
+def _one_token_attention(model: Any) -> Iterator[None]:
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _precision(model: Any) -> torch.autocast:
+    """bfloat16 products where a bfloat16 model has float32 parts (adapters), as `arithmetic` has; no cached casts, which a graph would outlive."""
+    weight = model.get_input_embeddings().weight
+    mixed = weight.dtype == torch.bfloat16 and any(each.dtype == torch.float32 for each in model.parameters())
+    return torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=mixed, cache_enabled=False)
+
+
+@contextmanager
+def _compiled_layers(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Decoder layers run as one compiled function: a layer sees a cache of its own only, as number 0, so that all layers look alike to the compiler."""
+    layers = list(model.get_decoder().layers) if wanted else []
+    shared: dict[type, Callable[..., Any]] = {kind: torch.compile(kind.forward, dynamic=False) for kind in {type(layer) for layer in layers}}
+    numbered = [(module, module.layer_idx) for layer in layers for module in layer.modules() if isinstance(getattr(module, "layer_idx", None), int)]
+    before = [layer.__dict__.get("forward") for layer in layers]
+
+    def forward(layer: Any, number: int) -> Callable[..., Any]:
+        def run(*args: Any, past_key_values: Cache, **kwargs: Any) -> Any:
+            return shared[type(layer)](layer, *args, past_key_values=Cache(layers=[past_key_values.layers[number]]), **kwargs)
+
+        return run
+
+    try:
+        for module, _ in numbered:
+            module.layer_idx = 0
+        for number, layer in enumerate(layers):
+            layer.forward = forward(layer, number)
+        with torch._dynamo.config.patch(recompile_limit=64):  # one for each number of rows; past the limit it would quietly stop compiling
+            yield
+    finally:
+        for module, number in numbered:
+            module.layer_idx = number
+        for layer, own in zip(layers, before, strict=True):
+            del layer.forward
+            if own is not None:
+                layer.forward = own
+
+
+def _fits(model: Any, longest: int) -> bool:
+    """Whether a model's attention is of the plain kind that slots hold: all tokens seen, rotations that do not depend on the batch."""
+    config = model.config.get_text_config()
+    window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
+    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    plain = kinds <= {"full_attention", "sliding_attention"} and (window is None or longest <= window) and rotation not in ("dynamic", "longrope")
+    odd = getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss"
+    return bool(plain and not odd and model._supports_attention_backend)
+
+
+class _Perturbed(LogitsProcessor):
+    """The same noise for transformers' own loop."""
+
+    def __init__(self, noise: Sampling, width: int) -> None:
+        self.noise, self.width = noise, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        seeds = torch.tensor(self.noise.seeds, device=scores.device)
+        return perturb(scores, seeds=seeds, step=torch.tensor([input_ids.shape[1] - self.width], device=scores.device), temperature=self.noise.temperature)
+
+
+def _generate(model: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stops: Sequence[int], pad: int, noise: Sampling | None) -> list[list[int]]:
+    """One batch by transformers' own loop, for attention that `Decoder` does not know."""
+    batch = pad_left([Tokens(ids=tuple(prompt), prompt=0) for prompt in prompts], pad=pad)
+    batch = {name: each.to(model.get_input_embeddings().weight.device) for name, each in batch.items()}
+    width = batch["input_ids"].shape[1]
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(stops), pad_token_id=pad)  # type: ignore[no-untyped-call]
+    processors = LogitsProcessorList([_Perturbed(noise, width)] if noise else [])
+    with torch.no_grad(), _precision(model):
+        rows = model.generate(**batch, generation_config=settings, logits_processor=processors)[:, width:].tolist()
+    replies: list[list[int]] = [[] for _ in rows]
+    for reply, row in zip(replies, rows, strict=True):
+        _extend(reply, row, set(stops))
+    return replies
+
+
+def _extend(reply: list[int], tokens: list[int], stops: set[int]) -> bool:
+    """Add tokens to a reply up to its stop; whether it came."""
+    for token in tokens:
+        reply.append(token)
+        if token in stops:
+            return True
+    return False
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _chunks(rows: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Rows in order, as many at once as a prefill takes when padded."""
+    start, widest = 0, 0
+    for end, row in enumerate(rows):
+        widest = max(widest, len(row))
+        if end > start and (end - start + 1) * widest > _PREFILL_TOKENS:
+            yield rows[start:end]
+            start, widest = end, len(row)
+    yield rows[start:]
+
+
+@contextmanager
+def decoding_weights(model: Any, *, cached_tokens: int) -> Iterator[Any]:
+    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and `cached_tokens` of keys and values.
+
+    Only modules are exchanged, and put back: weights, adapters and gradients are not touched. Where memory is short, the model as it is.
+    """
+    found = dict(_mergeable(model))
+    size = model.get_input_embeddings().weight.element_size()
+    needed = sum(size * module.in_features * module.out_features for module in found.values()) + cached_tokens * _token_bytes(model, size)
+    if found and 1.1 * needed > _free_bytes(model.get_input_embeddings().weight.device):
+        logger.warning("Decoding with adapters apart, which is slower: merged weights need %.1f GB of free memory", 1.1 * needed / 1e9)
+        found = {}
+    try:
+        for name, module in found.items():
+            model.set_submodule(name, _merged(module, model.get_input_embeddings().weight.dtype))
+        yield model
+    finally:
+        for name, module in found.items():
+            model.set_submodule(name, module)
+
+
+def _mergeable(model: Any) -> Iterator[tuple[str, Any]]:
+    """Linear layers with a plain, active adapter, and 4-bit ones without."""
+    from bitsandbytes.nn.modules import Linear4bit
+    from peft.tuners.lora import LoraLayer
+
+    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    inside = tuple(f"{name}." for name, _ in adapted)
+    for name, module in adapted:
+        plain = not (module.merged or module.disable_adapters or module.lora_variant or any(module.lora_bias.values()))
+        if plain and isinstance(module.get_base_layer(), nn.Linear):
+            yield name, module
+    yield from ((name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit) and not name.startswith(inside))
+
+
+@torch.no_grad()
+def _merged(module: Any, dtype: torch.dtype) -> nn.Linear:
+    """A plain layer that does what an adapted or 4-bit one does; the sum is made in float32."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+    state = getattr(base.weight, "quant_state", None)
+    weight = (base.weight.data if state is None else dequantize_4bit(base.weight.data, state)).float()
+    for name in module.active_adapters if base is not module else ():
+        if name in module.lora_A:
+            weight = weight + module.scaling[name] * (module.lora_B[name].weight.float() @ module.lora_A[name].weight.float())
+    plain = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
+    plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    plain.bias = base.bias
+    return plain.train(module.training)
+
+
+def _token_bytes(model: Any, size: int) -> int:
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * size)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0

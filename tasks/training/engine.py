@@ -1,0 +1,204 @@
+"""How a packed batch is computed on this machine: compiled decoder layers and recorded CUDA graphs, where they pay; the same numbers everywhere.
+
+A step of QLoRA is thousands of small kernels; launching them from Python takes longer than running them. So the forward and the backward of
+each batch size are recorded once and replayed. Sizes are rounded up to a grain and filled, so that a few recordings serve all batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from tasks.contracts.jobs import Machine
+from tasks.training.adapted import can_compile
+from tasks.training.completions import packed_log_probs
+from tasks.training.memory import GIB, Fit, choose, shape_of
+from tasks.training.packing import Packed, fill
+from tasks.training.student import Student
+
+PAYS = 1e16  # weights x tokens of a run from which compiling saves more than it takes: 260 steps of 5,800 tokens for a 7B student
+CPU_TOKENS = 1024
+ROOM = 0.97  # of the memory: the allocator's blocks are a little larger than what they hold
+GRAPHS = 24  # recordings kept; sizes beyond them run without
+STATIC = ("ids", "positions", "rows", "ends_q", "ends_k", "keys", "source", "target")
+
+
+class Sizes(NamedTuple):
+    """What a recording fixes; the words are those of `fill`."""
+
+    tokens: int
+    segments: int
+    scored: int
+    keys: int
+    longest: int
+
+
+def sizes_for(packed: Packed) -> Sizes:
+    """The sizes that a batch is filled up to. Filling costs a per cent or two of a large batch, more of a small one, where launching costs most."""
+    grain = 64
+    while grain * 64 <= len(packed.ids):
+        grain *= 2
+    shared = packed.keys is not None
+    tokens = _up(len(packed.ids) + shared, grain)  # shared keys are filled by a text, which must have a token
+    extra = tokens - len(packed.ids)
+    keys = _up(len(packed.keys) + extra, 2 * grain) if packed.keys is not None else tokens
+    filling = keys - (len(packed.ids) if packed.keys is None else len(packed.keys))
+    return Sizes(
+        tokens=tokens,
+        segments=_up(len(packed.ends_q), 32),
+        scored=_up(len(packed.source), 4 * grain),
+        keys=keys,
+        longest=_up(max(packed.longest, filling), 256),
+    )
+
+
+@dataclass
+class Engine:
+    """Log-probabilities of packed batches under a model in training."""
+
+    model: Any
+    graphs: bool
+    flat: Tensor = field(init=False)  # all gradients, one after another; a recording writes to fixed addresses
+
+    def __post_init__(self) -> None:
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.flat = torch.zeros(sum(each.numel() for each in self.parameters), device=self.parameters[0].device)
+        pieces = torch.split(self.flat, [each.numel() for each in self.parameters])
+        self.views = [piece.view_as(parameter) for piece, parameter in zip(pieces, self.parameters, strict=True)]
+        self._seen: Counter[Sizes] = Counter()
+        self._recorded: dict[Sizes, _Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self.graphs else None
+        self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
+
+    def start(self, *, seed: int, step: int) -> None:
+        """Begin an optimiser step: draw new dropout, and put zeroed gradients where recordings expect them (the trainer removes them after each step)."""
+        self.model.noise.shake(seed=seed, step=step, device=self.flat.device)
+        self.flat.zero_()
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            parameter.grad = view
+
+    def log_probs(self, packed: Packed) -> Tensor:
+        """Natural-log probability of every scored token [N] of a batch on the host, differentiable."""
+        if not self.graphs:
+            return packed_log_probs(self.model, packed.to(self.flat.device))
+        sizes = sizes_for(packed)
+        filled = fill(packed, **sizes._asdict())
+        self._seen[sizes] += 1
+        if sizes not in self._recorded:
+            if self._seen[sizes] == 1 or len(self._recorded) >= GRAPHS:
+                return packed_log_probs(self.model, filled.to(self.flat.device))[: len(packed.source)]
+            self._recorded[sizes] = _Recording(self, filled.to(self.flat.device))
+        recording = self._recorded[sizes]
+        recording.load(filled)
+        return _Replay.apply(self._anchor, recording)[: len(packed.source)]  # type: ignore[no-any-return, no-untyped-call]
+
+    def forget(self) -> None:
+        """Free the memory of all recordings."""
+        self._recorded.clear()
+        self._seen.clear()
+        if self.graphs:
+            torch.cuda.empty_cache()
+            self._pool = torch.cuda.graph_pool_handle()
+
+
+class _Scorer(torch.nn.Module):
+    """`packed_log_probs` as a module, so that its parameters can be stood in for."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, packed: Packed) -> Tensor:
+        return packed_log_probs(self.model, packed)
+
+
+class _Recording:
+    """Forward and backward of one batch size as CUDA graphs. All recordings share one pool: only one is between its forward and its backward."""
+
+    def __init__(self, engine: Engine, packed: Packed) -> None:
+        self.static = packed
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # Fresh leaves over the same memory: the real ones may still belong to a live graph on another stream, which no recording may touch.
+        leaves: dict[str, Tensor] = {f"model.{name}": torch.nn.Parameter(each.detach()) for name, each in engine.model.named_parameters() if each.requires_grad}
+        with torch.cuda.graph(self.forward, pool=engine._pool):
+            self.found = functional_call(_Scorer(engine.model), leaves, (packed,))
+        self.slopes = torch.zeros_like(self.found)
+        with torch.cuda.graph(self.backward, pool=engine._pool):
+            torch._foreach_add_(engine.views, list(torch.autograd.grad([self.found], list(leaves.values()), [self.slopes])))
+        self.found = self.found.detach()
+
+    def load(self, packed: Packed) -> None:
+        """Put another batch of the same size in place."""
+        for name in STATIC:
+            place = getattr(self.static, name)
+            if place is not None:
+                place.copy_(getattr(packed, name).pin_memory(), non_blocking=True)
+
+
+class _Replay(torch.autograd.Function):
+    """A recording as one differentiable function; its backward adds to the engine's gradients by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, recording: _Recording) -> Tensor:
+        ctx.recording = recording
+        recording.forward.replay()
+        found: Tensor = recording.found.clone()
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        ctx.recording.slopes.copy_(gradients[0])
+        ctx.recording.backward.replay()
+        return None, None
+
+
+def prepare(student: Student, machine: Machine, *, steps: int, longest: int, window: float) -> tuple[Engine, Fit]:
+    """The engine for a run of `steps` windows of about `window` tokens, whose longest row has `longest`."""
+    parameters = list(student.model.parameters())
+    if student.device.type != "cuda":
+        recompute = machine.recompute == "always"
+        return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=recompute, peak=0.0)
+    shape = shape_of(student.model.config)
+    pays = shape.linear * window * steps > PAYS
+    compiled = (machine.compile == "always" or (machine.compile == "auto" and pays)) and compile_layers(student.model)
+    free = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
+    fit = choose(
+        shape,
+        adapter=sum(each.numel() for each in parameters if each.requires_grad),
+        four_bit=any(each.dtype == torch.uint8 for each in parameters),
+        width=student.model.get_input_embeddings().weight.element_size(),
+        compiled=compiled,
+        recompute=machine.recompute,
+        tokens=machine.batch_tokens,
+        longest=longest,
+        memory=min(free, (machine.gpu_memory_gib or math.inf) * GIB) * ROOM,
+        setting="execution.train.gpu_memory_gib" if machine.gpu_memory_gib else "what the driver says",
+    )
+    return Engine(student.model, graphs=True), fit
+
+
+def compile_layers(model: Any) -> bool:
+    """Compile the decoder layers, each with the same code, where this machine can; says whether it did. The first two batch sizes take half a minute."""
+    if not can_compile():
+        return False
+    import torch._functorch.config as partitioner
+
+    # What can be computed again from what is kept anyway (norms, activations) is not kept: 3.0 instead of 4.2 MB a token for a 7B model.
+    partitioner.ban_recompute_materialized_backward = False
+    torch._dynamo.config.recompile_limit = 64  # one code for all layers, once for each mix of training, scoring, shared prompts and fresh leaves
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for layer in network.get_decoder().layers:
+        layer.compile()
+    return True
+
+
+def _up(count: int, grain: int) -> int:
+    return -(-count // grain) * grain

@@ -1,0 +1,110 @@
+"""The readings, their bars, and the taking of one of them. A process takes one reading of one side and ends, so nothing of it touches the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.bench.engine.measure import Generated, Row, Trained, guarded
+from tests.bench.engine.work import EPOCHS, Job
+
+SIDES = ("seeds", "best", "ours")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What ours is to reach: `key` of a row at least, or at most, this much."""
+
+    key: str
+    value: float
+    unit: str
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        return f"{'≤' if self.at_most else '≥'} {self.value:,g} {self.unit}"
+
+    def reached(self, row: Row) -> bool | None:
+        """None where nothing was measured; a reading that ran out of memory has not reached it."""
+        if row.get("error"):
+            return False if row["error"] == "OOM" else None
+        if (found := row.get(self.key)) is None:
+            return None
+        return found <= self.value if self.at_most else found >= self.value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A group's name is that of the make target; `law` is the one of the rows' lengths."""
+
+    group: str
+    unit: str
+    bars: tuple[Bar, ...]
+    law: str = ""
+    capped: bool = False
+
+
+def _rate(value: float, unit: str) -> tuple[Bar, ...]:
+    return (Bar("rate", value, unit),)
+
+
+READINGS = {
+    "sft_direct": Reading("train", "seq/s", _rate(200, "seq/s"), law="direct"),
+    "sft_cot": Reading("train", "seq/s", _rate(100, "seq/s"), law="cot"),
+    "sft_direct_8gb": Reading("train", "seq/s", _rate(110, "seq/s"), law="direct", capped=True),
+    "sft_cot_8gb": Reading("train", "seq/s", _rate(60, "seq/s"), law="cot", capped=True),
+    "sft_2x2048_8gb": Reading("train", "seq/s", (Bar("peak_gib", 5.6, "GiB", at_most=True),), capped=True),
+    "dpo": Reading("dpo", "pairs/s", _rate(60, "pairs/s")),
+    "dpo_8gb": Reading("dpo", "pairs/s", _rate(15, "pairs/s"), capped=True),
+    "generate": Reading("generate", "tok/s", (*_rate(12000, "tok/s"), Bar("step_ms", 10, "ms", at_most=True))),
+}
+GROUPS = tuple(dict.fromkeys(reading.group for reading in READINGS.values()))
+
+
+def job_of(name: str, *, model: str, cpu: bool, quick: bool) -> Job:
+    reading = READINGS[name]
+    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, cpu=cpu, quick=quick)
+
+
+def take(job: Job, side: str, *, plan: str) -> Row:
+    """One reading of one side, in this process."""
+    return guarded(_ours(job) if side == "ours" else _peer(job, side, plan), capped=job.capped)
+
+
+def _ours(job: Job) -> Callable[[], Row]:
+    from tests.bench.engine import ours
+
+    def reading() -> Row:
+        match READINGS[job.reading].group:
+            case "train":
+                return trained(job, ours.sft_seconds(job))
+            case "dpo":
+                return trained(job, ours.dpo_seconds(job))
+            case _:
+                return generated(job, ours.generate_seconds(job))
+
+    return reading
+
+
+def _peer(job: Job, side: str, changes: str) -> Callable[[], Row]:
+    from tests.bench.engine import peers
+
+    def reading() -> Row:
+        if (group := READINGS[job.reading].group) == "generate":
+            return generated(job, peers.generate_seconds(job, side))
+        plan = peers.plan_of(job, side, changes)
+        seconds = peers.sft_seconds if group == "train" else peers.dpo_seconds
+        return trained(job, seconds(job, plan)) | {"plan": str(plan)}
+
+    return reading
+
+
+def trained(job: Job, found: Trained) -> Row:
+    """Rows or pairs a second; a reference pass made ahead counts once for each pair, and the steps in each epoch."""
+    each = found.step / job.batch + found.reference / EPOCHS
+    spread = (max(found.steps) - min(found.steps)) / found.step
+    ahead = {"reference_pairs_s": 1 / found.reference} if found.reference else {}
+    return {"rate": 1 / each, "step_ms": found.step * 1000, "steps": len(found.steps), "spread": spread, **ahead}
+
+
+def generated(job: Job, found: Generated) -> Row:
+    """New tokens a second, prefill included; milliseconds of one decode step of all prompts together."""
+    rate = job.prompts_at_once * job.new_tokens / found.total
+    return {"rate": rate, "step_ms": (found.total - found.prefill) / (job.new_tokens - 1) * 1000, "prefill_ms": found.prefill * 1000}
