@@ -101,6 +101,8 @@ def _drop(x: Tensor, keys: Tensor | None, columns: Tensor, share: float) -> Tens
     # The number of tokens varies; the number of features must not: a division by a variable, once an entry, would cost three times the rest.
     torch._dynamo.mark_dynamic(x, 0)
     torch._dynamo.mark_dynamic(keys, 0)
+    torch._dynamo.mark_static(x, 1)
+    torch._dynamo.mark_static(columns, 0)
     return _kernel(share)(x, keys, columns)  # type: ignore[no-any-return]
 
 
@@ -127,9 +129,9 @@ def adapted(
     scale: float,
     share: float,
 ) -> tuple[Tensor, Tensor]:
-    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], A drop(x) [T, r])."""
-    low = linear(_drop(x, keys, columns, share), a.to(x.dtype))
-    out = linear(low, (b * scale).to(x.dtype), bias)  # the narrow product first: the wide one hides reading it
+    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], scale * A drop(x) [T, r])."""
+    low = linear(_drop(x, keys, columns, share), a.to(x.dtype)).mul_(scale)
+    out = linear(low, b.to(x.dtype), bias)  # the narrow product first: the wide one hides reading it
     return out.addmm_(x, expand(frozen, shape, x.dtype).t()), low
 
 
@@ -165,8 +167,8 @@ def adapted_backward(
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x [T, in] (empty where nobody needs it), A [r, in] and B [out, r]; the last two in the adapter's own precision."""
-    through = gradient @ (b * scale).to(gradient.dtype)
-    grad_b = (gradient.t() @ low).to(b.dtype).mul_(scale)
+    through = (gradient @ b.to(gradient.dtype)).mul_(scale)
+    grad_b = (gradient.t() @ low).to(b.dtype)
     grad_a = (through.t() @ _drop(x, keys, columns, share)).to(a.dtype)
     if not needs_x:
         return x.new_empty(0), grad_a, grad_b
@@ -219,6 +221,14 @@ def lean(model: Any) -> None:
         module.noise, module.frozen = noise, frozen_tensors(base)
         module.columns = column_keys(base.in_features, layer=number, device=base.weight.device)
         module.forward = types.MethodType(_forward, module)
+
+
+def expand_once(model: Any) -> None:
+    """Keep the weights of 4-bit layers expanded beside them, where memory allows: the same numbers, without the work of each forward and backward."""
+    for module in model.modules():
+        if len(getattr(module, "frozen", ())) > 1:
+            base = module.get_base_layer()
+            module.frozen = [expand(module.frozen, [base.out_features, base.in_features], base.compute_dtype or torch.bfloat16)]
 
 
 def frozen_tensors(base: Any) -> list[Tensor]:

@@ -25,13 +25,13 @@ from tasks.training.engine import prepare
 from tasks.training.generation import answer
 from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
 from tasks.training.memory import Fit
+from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
 from tasks.training.progress import Report
 from tasks.training.reference import fits, tokenize_pairs
 from tasks.training.results import step_identity
 from tasks.training.sft import resume, save_trained, trainer_settings
 from tasks.training.student import Student, load_student, save_adapter
-from tasks.training.windows import WindowOrder
 
 PROBE_PAIRS = 32
 FIGURES = ("a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_gap")
@@ -63,7 +63,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
     selection = Selection(step, student, exams, work, report)
-    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=sum(order.sizes) / len(order))
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=2)
     # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
     trainer = PreferenceTrainer(
         engine=engine,

@@ -7,7 +7,7 @@ each batch size are recorded once and replayed. Sizes are rounded up to a grain 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tasks.contracts.jobs import Machine
-from tasks.training.adapted import can_compile
+from tasks.training.adapted import can_compile, expand_once
 from tasks.training.completions import packed_log_probs
-from tasks.training.memory import GIB, Fit, choose, shape_of
-from tasks.training.packing import Packed, fill
+from tasks.training.memory import GIB, Fit, Load, choose, shape_of
+from tasks.training.order import WindowOrder
+from tasks.training.packing import Bundle, Packed, fill, pack
 from tasks.training.student import Student
 
 PAYS = 1e16  # weights x tokens of a run from which compiling saves more than it takes: 260 steps of 5,800 tokens for a 7B student
@@ -39,8 +40,11 @@ class Sizes(NamedTuple):
     longest: int
 
 
-def sizes_for(packed: Packed) -> Sizes:
-    """The sizes that a batch is filled up to. Filling costs a per cent or two of a large batch, more of a small one, where launching costs most."""
+def sizes_for(packed: Packed, *, segments: int, longest: int) -> Sizes:
+    """The sizes that a batch is filled up to. Filling costs a per cent or two of a large batch, more of a small one, where launching costs most.
+
+    `segments` and `longest` are those of any batch of the run: a compiled layer would be compiled again for others.
+    """
     grain = 64
     while grain * 64 <= len(packed.ids):
         grain *= 2
@@ -48,14 +52,7 @@ def sizes_for(packed: Packed) -> Sizes:
     tokens = _up(len(packed.ids) + shared, grain)  # shared keys are filled by a text, which must have a token
     extra = tokens - len(packed.ids)
     keys = _up(len(packed.keys) + extra, 2 * grain) if packed.keys is not None else tokens
-    filling = keys - (len(packed.ids) if packed.keys is None else len(packed.keys))
-    return Sizes(
-        tokens=tokens,
-        segments=_up(len(packed.ends_q), 32),
-        scored=_up(len(packed.source), 4 * grain),
-        keys=keys,
-        longest=_up(max(packed.longest, filling), 256),
-    )
+    return Sizes(tokens=tokens, segments=segments + 1, scored=_up(len(packed.source), 4 * grain), keys=keys, longest=_up(max(longest, 4 * grain), 256))
 
 
 @dataclass
@@ -64,6 +61,8 @@ class Engine:
 
     model: Any
     graphs: bool
+    segments: int = 0  # of any batch at most
+    longest: int = 0  # segment of any batch, in tokens
     flat: Tensor = field(init=False)  # all gradients, one after another; a recording writes to fixed addresses
 
     def __post_init__(self) -> None:
@@ -71,7 +70,6 @@ class Engine:
         self.flat = torch.zeros(sum(each.numel() for each in self.parameters), device=self.parameters[0].device)
         pieces = torch.split(self.flat, [each.numel() for each in self.parameters])
         self.views = [piece.view_as(parameter) for piece, parameter in zip(pieces, self.parameters, strict=True)]
-        self._seen: Counter[Sizes] = Counter()
         self._recorded: dict[Sizes, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.graphs else None
         self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
@@ -87,21 +85,31 @@ class Engine:
         """Natural-log probability of every scored token [N] of a batch on the host, differentiable."""
         if not self.graphs:
             return packed_log_probs(self.model, packed.to(self.flat.device))
-        sizes = sizes_for(packed)
+        sizes = sizes_for(packed, segments=self.segments, longest=self.longest)
         filled = fill(packed, **sizes._asdict())
-        self._seen[sizes] += 1
         if sizes not in self._recorded:
-            if self._seen[sizes] == 1 or len(self._recorded) >= GRAPHS:
+            if len(self._recorded) >= GRAPHS:
                 return packed_log_probs(self.model, filled.to(self.flat.device))[: len(packed.source)]
             self._recorded[sizes] = _Recording(self, filled.to(self.flat.device))
         recording = self._recorded[sizes]
         recording.load(filled)
         return _Replay.apply(self._anchor, recording)[: len(packed.source)]  # type: ignore[no-any-return, no-untyped-call]
 
+    def warm(self, bundles: Sequence[Bundle]) -> None:
+        """Compute the bundles, and then half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
+
+        Raises OutOfMemoryError where they do not fit.
+        """
+        if self.graphs:
+            for count in (len(bundles), -(-len(bundles) // 2)):
+                packed = pack(bundles[:count])
+                sizes = sizes_for(packed, segments=self.segments, longest=self.longest)
+                packed_log_probs(self.model, fill(packed, **sizes._asdict()).to(self.flat.device)).sum().backward()  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+
     def forget(self) -> None:
         """Free the memory of all recordings."""
         self._recorded.clear()
-        self._seen.clear()
         if self.graphs:
             torch.cuda.empty_cache()
             self._pool = torch.cuda.graph_pool_handle()
@@ -123,8 +131,6 @@ class _Recording:
 
     def __init__(self, engine: Engine, packed: Packed) -> None:
         self.static = packed
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         # Fresh leaves over the same memory: the real ones may still belong to a live graph on another stream, which no recording may touch.
         leaves: dict[str, Tensor] = {f"model.{name}": torch.nn.Parameter(each.detach()) for name, each in engine.model.named_parameters() if each.requires_grad}
@@ -160,29 +166,34 @@ class _Replay(torch.autograd.Function):
         return None, None
 
 
-def prepare(student: Student, machine: Machine, *, steps: int, longest: int, window: float) -> tuple[Engine, Fit]:
-    """The engine for a run of `steps` windows of about `window` tokens, whose longest row has `longest`."""
-    parameters = list(student.model.parameters())
+def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, completions: int) -> tuple[Engine, Fit]:
+    """The engine for a run of `steps` windows of an order, whose rows have so many completions each."""
+    longest, windows = max(order.sizes), [sum(order.sizes[index] for index in window) for window in order.windows(0)]
     if student.device.type != "cuda":
-        recompute = machine.recompute == "always"
-        return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=recompute, peak=0.0)
-    shape = shape_of(student.model.config)
-    pays = shape.linear * window * steps > PAYS
+        return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
+    shape, parameters = shape_of(student.model.config), list(student.model.parameters())
+    pays = shape.linear * steps * sum(windows) / len(windows) > PAYS
     compiled = (machine.compile == "always" or (machine.compile == "auto" and pays)) and compile_layers(student.model)
-    free = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
-    fit = choose(
-        shape,
+    load = Load(
+        shape=shape,
         adapter=sum(each.numel() for each in parameters if each.requires_grad),
         four_bit=any(each.dtype == torch.uint8 for each in parameters),
         width=student.model.get_input_embeddings().weight.element_size(),
         compiled=compiled,
+    )
+    available = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
+    fit = choose(
+        load,
         recompute=machine.recompute,
         tokens=machine.batch_tokens,
         longest=longest,
-        memory=min(free, (machine.gpu_memory_gib or math.inf) * GIB) * ROOM,
+        window=_up(max(windows), 64),
+        memory=min(available, (machine.gpu_memory_gib or math.inf) * GIB) * ROOM,
         setting="execution.train.gpu_memory_gib" if machine.gpu_memory_gib else "what the driver says",
     )
-    return Engine(student.model, graphs=True), fit
+    if fit.expanded:
+        expand_once(student.model)
+    return Engine(student.model, graphs=True, segments=_up(order.window * completions + 1, 32), longest=longest), fit
 
 
 def compile_layers(model: Any) -> bool:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contracts.failures import GuardError
+from tasks.training.completions import HEAD_TOKENS
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: half a byte, a scale byte for 64 of them, and a float for 256 scales
-ADAPTER_BYTES = 4 + 4 + 8  # float32 weight, gradient, two Adam moments
+ADAPTER_BYTES = 4 + 4 + 8 + 4  # float32 weight, gradient, two Adam moments, and the gradients of one batch before they are added
 FLOOR_TOKENS = 256  # below this a batch wastes the GPU: rather recompute layers
 MOST_TOKENS = 16_384  # beyond this a larger batch is no faster
 
@@ -54,6 +55,7 @@ class Fit:
     tokens: int
     recompute: bool
     peak: float
+    expanded: bool = False  # 4-bit weights are kept expanded beside themselves
 
 
 def shape_of(config: Any) -> Shape:
@@ -71,18 +73,27 @@ def shape_of(config: Any) -> Shape:
     )
 
 
-def peak_bytes(shape: Shape, *, adapter: int, four_bit: bool, width: int, tokens: int, recompute: bool, compiled: bool) -> float:
-    """Peak of allocated memory in a training step of `tokens` tokens at once. `width`: bytes of a plain number, 2 for bfloat16."""
-    weights = shape.linear * (NF4_BYTES if four_bit else width)
-    tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) * width
-    fixed = weights + tables + adapter * ADAPTER_BYTES
-    layer = layer_bytes(shape, width=width, compiled=compiled)
-    inputs = shape.hidden * width * shape.layers
-    held = (inputs + layer if recompute else layer * shape.layers) * tokens
-    slopes = 2 * shape.hidden * width * tokens  # hidden states that are scored, and the slopes of their log-probabilities
-    expanded = shape.largest * width if four_bit else 0
-    passing = expanded + 3 * shape.inner * width * tokens  # gradients of one feed-forward part
-    return fixed + held + slopes + passing
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is to be trained. `width`: bytes of a plain number, 2 for bfloat16; `adapter`: its weights; `compiled`: fused kernels."""
+
+    shape: Shape
+    adapter: int
+    four_bit: bool
+    width: int
+    compiled: bool
+
+    def peak(self, tokens: int, *, recompute: bool, expanded: bool = False) -> float:
+        """Bytes allocated at the peak of a step that computes `tokens` at once."""
+        shape = self.shape
+        weights = shape.linear * (NF4_BYTES if self.four_bit else self.width) + (shape.linear * self.width if expanded else 0)
+        tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) * self.width
+        layer = layer_bytes(shape, width=self.width, compiled=self.compiled)
+        held = (shape.hidden * self.width * shape.layers + layer) if recompute else layer * shape.layers
+        passing = 3 * shape.inner * self.width + 2 * shape.hidden * self.width  # gradients of a feed-forward part; scored states and their slopes
+        head = min(HEAD_TOKENS, tokens) * shape.vocabulary * (2 * self.width + 4)
+        one_layer = shape.largest * self.width if self.four_bit and not expanded else 0
+        return weights + tables + self.adapter * ADAPTER_BYTES + (held + passing) * tokens + head + one_layer
 
 
 def layer_bytes(shape: Shape, *, width: int, compiled: bool) -> float:
@@ -94,26 +105,34 @@ def layer_bytes(shape: Shape, *, width: int, compiled: bool) -> float:
     return (kept + shape.inner) * width + norms + (shape.queries + shape.keys) * width
 
 
-def choose(
-    shape: Shape, *, adapter: int, four_bit: bool, width: int, compiled: bool, recompute: str, tokens: int | None, longest: int, memory: float, setting: str
-) -> Fit:
-    """The largest number of tokens at once that stays within `memory` bytes, without recomputing layers where that is enough for the longest row.
+def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, window: int, memory: float, setting: str) -> Fit:
+    """How to compute steps of up to `window` tokens, whose longest row has `longest`, within `memory` bytes.
 
-    `tokens` given is taken as it is. Raises GuardError where not even the longest row fits.
+    The first of these that fits: the whole window at once with expanded weights; the whole window; a part of it; a part with layers recomputed.
+    `tokens` given is taken as it is. Raises GuardError where nothing fits.
     """
-
-    def peak(count: int, again: bool) -> float:
-        return peak_bytes(shape, adapter=adapter, four_bit=four_bit, width=width, tokens=count, recompute=again, compiled=compiled)
-
-    ways = {"auto": (False, True), "always": (True,), "never": (False,)}[recompute]
-    for again in ways:
-        base, slope = peak(0, again), peak(1, again) - peak(0, again)
-        most = int(min((memory - base) / slope, MOST_TOKENS))
-        wanted = most if tokens is None else tokens
-        enough = max(longest, FLOOR_TOKENS if tokens is None else 1)
-        if most >= max(enough, wanted) or (again is ways[-1] and most >= longest and tokens is None):
-            return Fit(tokens=wanted, recompute=again, peak=peak(max(wanted, 0), again))
+    wanted = min(window, MOST_TOKENS) if tokens is None else min(tokens, window)
+    wanted = max(wanted, longest)
+    if recompute != "always":
+        if load.four_bit and load.peak(wanted, recompute=False, expanded=True) <= memory:
+            return Fit(tokens=wanted, recompute=False, peak=load.peak(wanted, recompute=False, expanded=True), expanded=True)
+        least = longest if recompute == "never" else max(longest, min(FLOOR_TOKENS, wanted))
+        most = _most(load, recompute=False, memory=memory)
+        if most >= (least if tokens is None else wanted):
+            return Fit(tokens=min(wanted, most), recompute=False, peak=load.peak(min(wanted, most), recompute=False))
+    if recompute != "never":
+        most = _most(load, recompute=True, memory=memory)
+        if most >= (longest if tokens is None else wanted):
+            return Fit(tokens=min(wanted, most), recompute=True, peak=load.peak(min(wanted, most), recompute=True))
+    least = longest if tokens is None else wanted
     raise GuardError(
-        f"Training would take {peak(max(longest, tokens or 0), ways[-1]) / GIB:.1f} GiB of GPU memory where {memory / GIB:.1f} are free, by {setting}: "
+        f"Training would take {load.peak(least, recompute=recompute != 'never') / GIB:.1f} GiB of GPU memory where {memory / GIB:.1f} are free, by {setting}: "
         "use shorter rows (max_length), fewer batch_tokens, a lower LoRA rank, a smaller student, or a larger GPU"
     )
+
+
+def _most(load: Load, *, recompute: bool, memory: float) -> int:
+    """The most tokens at once that stay within `memory` bytes; the head's part is counted in full."""
+    base = load.peak(HEAD_TOKENS, recompute=recompute)
+    slope = load.peak(HEAD_TOKENS + 1, recompute=recompute) - base
+    return int(HEAD_TOKENS + (memory - base) / slope)

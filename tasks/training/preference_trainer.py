@@ -19,12 +19,13 @@ from tasks.contracts.recipes import Align, Phase
 from tasks.training.drop_quantile import kept_pairs, suspicion
 from tasks.training.engine import Engine
 from tasks.training.memory import Fit
+from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, pack
 from tasks.training.preference_loss import dr_weights, preference_loss
 from tasks.training.sft import restore_precision
 from tasks.training.student import Student
 from tasks.training.tokens import Tokens
-from tasks.training.windows import WindowOrder, WindowTrainer
+from tasks.training.windows import WindowTrainer
 
 RAMP = 0.1  # share of the first batch_mean epoch over which centring sets in
 # One column each of what a window leaves of every pair: all in nats, `margin` and the two after `gap` per token.
@@ -127,9 +128,9 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         """Epochs finished so far; exact at boundaries, because steps are counted and not parts of an epoch."""
         return int(self.state.global_step) // self.steps_per_epoch
 
-    def row_size(self, row: PairRow) -> int:
-        """Tokens that a pair costs: its prompt once."""
-        return row.bundle.size
+    def row_bundle(self, row: PairRow) -> Bundle:
+        """What is computed of a pair: its prompt once."""
+        return row.bundle
 
     def row_weight(self, row: PairRow) -> float:
         """1 for pairs that this epoch trains on, 0 for those that its drop_quantile leaves out."""

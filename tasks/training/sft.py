@@ -26,12 +26,13 @@ from tasks.training.engine import Engine, prepare
 from tasks.training.generation import HISTORY
 from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, packing_is_exact, same_prompts
 from tasks.training.memory import Fit
+from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, pack
 from tasks.training.progress import Report
 from tasks.training.results import step_identity
 from tasks.training.student import Student, add_new_adapter, choose_device, load_student, save_adapter
 from tasks.training.tokens import Tokens, tokenize_example
-from tasks.training.windows import WindowOrder, WindowTrainer
+from tasks.training.windows import WindowTrainer
 
 PROBE_ROWS = 2
 VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
@@ -83,9 +84,9 @@ class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
         )
         restore_precision(student.model, kept)
 
-    def row_size(self, row: SftRow) -> int:
-        """Tokens that a row costs."""
-        return row.bundle.size
+    def row_bundle(self, row: SftRow) -> Bundle:
+        """What is computed of a row."""
+        return row.bundle
 
     def row_weight(self, row: SftRow) -> float:
         """Summed weight of its scored tokens."""
@@ -135,7 +136,7 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
-    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=sum(order.sizes) / len(order))
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=1)
     trainer = WeightedSftTrainer(
         engine=engine,
         student=student,

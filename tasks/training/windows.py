@@ -7,81 +7,28 @@ by the window's total weight, so that the objective of a step is the same howeve
 from __future__ import annotations
 
 import logging
-import math
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from tasks.contracts.failures import GuardError
 from tasks.training.engine import Engine
 from tasks.training.memory import GIB, Fit
-from tasks.training.packing import split
+from tasks.training.order import WindowOrder
+from tasks.training.packing import Bundle, split
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-class WindowOrder(Sampler[list[int]]):
-    """Row indices of each optimiser step, one epoch after another; `set_epoch` is called by the trainer."""
-
-    def __init__(self, sizes: Sequence[int], *, window: int, seed: int) -> None:
-        self.sizes = sizes  # tokens of each row
-        self.window = window
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.sizes) / self.window)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.windows(self.epoch))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration runs through."""
-        self.epoch = epoch
-
-    def windows(self, epoch: int) -> list[list[int]]:
-        """Rows of each optimiser step of an epoch; the last window may be shorter."""
-        rows = list(range(len(self.sizes)))
-        random.Random(self.seed * 1_000_003 + epoch).shuffle(rows)
-        return [rows[start : start + self.window] for start in range(0, len(rows), self.window)]
-
-    def steps_for(self, *, epochs: int, steps: int | None, tokens: int | None) -> int:
-        """Optimiser steps of a run: exactly `steps`, or as many as it takes to see `tokens` tokens, or all of `epochs`."""
-        if steps is not None:
-            return steps
-        if tokens is None:
-            return epochs * len(self)
-        return sum(1 for _ in self._until(tokens))
-
-    def tokens_in(self, steps: int) -> int:
-        """Tokens that the first `steps` optimiser steps see."""
-        windows = self._endless()
-        return sum(next(windows) for _ in range(steps))
-
-    def _until(self, tokens: int) -> Iterator[int]:
-        seen = 0
-        for size in self._endless():
-            if seen >= tokens:
-                return
-            seen += size
-            yield size
-
-    def _endless(self) -> Iterator[int]:
-        epoch = 0
-        while True:
-            yield from (sum(self.sizes[index] for index in window) for window in self.windows(epoch))
-            epoch += 1
-
-
 class WindowTrainer(Generic[R]):
     """Mix-in for a Trainer: feeds it whole windows, and does each in as many micro-batches as the budget asks for.
 
-    A subclass says what a row costs and weighs (`row_size`, `row_weight`), how rows become a batch (`collate`), and what a batch costs (`compute_loss`).
+    A subclass says what of a row is computed and what it weighs (`row_bundle`, `row_weight`), how rows become a batch (`collate`), and what a
+    batch costs (`compute_loss`).
     """
 
     rows: Sequence[R]
@@ -89,14 +36,15 @@ class WindowTrainer(Generic[R]):
     engine: Engine
     budget: int  # tokens a micro-batch; halved where memory runs out
     halvings: int = 0
+    _warm: bool = False
     accelerator: Any
     args: Any
     state: Any
     compute_loss: Any
     loss_is_scaled_for_ga: Any = True  # the window's weight is divided by, so nothing must be divided again
 
-    def row_size(self, row: R) -> int:
-        """Tokens that a row costs."""
+    def row_bundle(self, row: R) -> Bundle:
+        """What is computed of a row."""
         raise NotImplementedError
 
     def row_weight(self, row: R) -> float:
@@ -120,9 +68,12 @@ class WindowTrainer(Generic[R]):
         model.train()
         while True:
             try:
+                if not self._warm:
+                    self.engine.warm(self._largest())
+                    self._warm = True
                 return self._window(model, inputs)
             except torch.OutOfMemoryError as error:
-                if self.budget <= max(self.row_size(row) for row in inputs):
+                if self.budget <= max(self.order.sizes):
                     raise GuardError(
                         "GPU memory runs out even with one row at a time: set execution.train.recompute to always, or use shorter rows (max_length) "
                         "or a smaller student. What was trained so far is kept"
@@ -132,10 +83,19 @@ class WindowTrainer(Generic[R]):
                 logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
             self.engine.forget()
 
+    def _largest(self) -> list[Bundle]:
+        """Rows that fill one micro-batch."""
+        picked: list[Bundle] = []
+        for row in self.rows[: self.order.window]:
+            if picked and sum(each.size for each in picked) + self.row_bundle(row).size > self.budget:
+                break
+            picked.append(self.row_bundle(row))
+        return picked
+
     def _window(self, model: Any, rows: Sequence[R]) -> Tensor:
         total = max(sum(self.row_weight(row) for row in rows), 1e-12)
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        sizes = [self.row_size(row) for row in rows]
+        sizes = [self.row_bundle(row).size for row in rows]
         self.engine.start(seed=self.args.seed, step=self.state.global_step)
         loss = torch.zeros((), device=self.args.device)
         for group in split(sizes, budget=self.budget, parts=processes)[rank::processes]:
@@ -154,6 +114,7 @@ class WindowTrainer(Generic[R]):
             "batch_tokens": self.budget,
             "halved_for_memory": self.halvings,
             "recompute": fit.recompute,
+            "expanded": fit.expanded,
             "predicted_peak_gib": round(fit.peak / GIB, 2),
             "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2) if self.engine.flat.is_cuda else None,
             "processes": self.accelerator.num_processes,

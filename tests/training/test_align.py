@@ -22,11 +22,11 @@ from tasks.training.align import Selection, run_align
 from tasks.training.engine import prepare
 from tasks.training.generation import answer
 from tasks.training.memory import Fit
+from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PreferenceTrainer
 from tasks.training.reference import run_reference
 from tasks.training.sft import run_sft
 from tasks.training.student import load_student
-from tasks.training.windows import WindowOrder
 from tests.training.jobs import PLAIN, align_recipe, align_step, examples, pairs, reference_step, requests, sft_step, silent, stock, weights
 
 FULL = (
@@ -66,7 +66,7 @@ def trainer_for(tiny: Path, folder: Path, recipe: Align) -> PreferenceTrainer:
     rows = align._rows(student, read_rows(folder / step.pairs, Pair))
     order = WindowOrder([row.bundle.size for row in rows], window=recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in recipe.phases), steps=None, tokens=None)
-    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=8.0)
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=2)
     args = align._arguments(step, folder / "work", steps, fit)
     return PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=args, callbacks=[])
 

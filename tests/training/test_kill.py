@@ -312,7 +312,12 @@ def test_the_adapter_in_memory_must_be_the_one_that_was_saved(tmp_path):
     model = torch.nn.Linear(2, 2)
     checkpoint = tmp_path / "checkpoint-5"
     checkpoint.mkdir()
-    moment = {"args": SimpleNamespace(output_dir=str(tmp_path)), "state": SimpleNamespace(global_step=5, is_world_process_zero=True), "control": None, "model": model}
+    moment = {
+        "args": SimpleNamespace(output_dir=str(tmp_path)),
+        "state": SimpleNamespace(global_step=5, is_world_process_zero=True),
+        "control": None,
+        "model": model,
+    }
     marks = MarkComplete(identity="this run", notes=dict)
     marks.on_save(**moment)
     marks.on_train_begin(**moment)

@@ -18,9 +18,9 @@ from tasks.contracts.failures import GuardError, StudentError
 from tasks.training import sft
 from tasks.training.engine import prepare
 from tasks.training.memory import Fit
+from tasks.training.order import WindowOrder
 from tasks.training.sft import SftRow, WeightedSftTrainer, run_sft
 from tasks.training.student import Student, add_new_adapter, load_student
-from tasks.training.windows import WindowOrder
 from tests.training.jobs import MACHINE, examples, sft_step, silent, stock, weights
 
 
@@ -41,7 +41,7 @@ def losses(trainer) -> list[float]:
 
 def train(step, student: Student, rows: list[SftRow], work: Path, *, steps: int) -> list[float]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
-    engine, fit = prepare(student, step.machine, steps=steps, longest=max(order.sizes), window=8.0)
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=2)
     args = sft._arguments(step, work, steps, fit)
     trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=args, callbacks=[])
     trainer.train()

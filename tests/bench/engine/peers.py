@@ -149,7 +149,7 @@ def _settings(job: Job, plan: Plan, folder: str) -> dict[str, Any]:
     return {**batches, **quiet, **device, "bf16": True, "gradient_checkpointing": plan.checkpointing, "use_liger_kernel": plan.liger}
 
 
-class _Clock(TrainerCallback):
+class Clock(TrainerCallback):
     """The time at the first step's begin and at each step's end."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ def _train(trainer: Trainer, job: Job, plan: Plan) -> list[float]:
     if plan.compiled:
         for layer in trainer.model.get_base_model().model.layers:
             layer.compile(dynamic=True, backend="eager" if job.cpu else "inductor")
-    clock = _Clock()
+    clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
     taken = [end - start for start, end in zip(clock.times, clock.times[1:], strict=False)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.training.windows import WindowOrder
+from tasks.training.order import WindowOrder
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
