@@ -31,6 +31,7 @@ class Noise:
 
     salt: Tensor | None = None
     keys: Tensor | None = None
+    kept: bool = False  # what dropout leaves is kept for the backward instead of drawn again: faster, for twice the memory
 
     def shake(self, *, seed: int, step: int, device: torch.device) -> None:
         """Go on to another optimiser step."""
@@ -128,11 +129,14 @@ def adapted(
     shape: list[int],
     scale: float,
     share: float,
-) -> tuple[Tensor, Tensor]:
-    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], scale * A drop(x) [T, r])."""
-    low = linear(_drop(x, keys, columns, share), a.to(x.dtype)).mul_(scale)
+    kept: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], scale * A drop(x) [T, r], and drop(x) where it is to be `kept`)."""
+    dropped = _drop(x, keys, columns, share)
+    low = linear(dropped, a.to(x.dtype)).mul_(scale)
     out = linear(low, b.to(x.dtype), bias)  # the narrow product first: the wide one hides reading it
-    return out.addmm_(x, expand(frozen, shape, x.dtype).t()), low
+    out.addmm_(x, expand(frozen, shape, x.dtype).t())
+    return out, low, dropped if kept and keys is not None else x.new_empty(0)
 
 
 @adapted.register_fake
@@ -147,14 +151,17 @@ def _(
     shape: list[int],
     scale: float,
     share: float,
-) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape[0], shape[0]), x.new_empty(x.shape[0], a.shape[0])
+    kept: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dropped = torch.empty_like(x) if kept and keys is not None else x.new_empty(0)
+    return x.new_empty(x.shape[0], shape[0]), x.new_empty(x.shape[0], a.shape[0]), dropped
 
 
 @torch.library.custom_op("socratune::adapted_backward", mutates_args=())
 def adapted_backward(
     gradient: Tensor,
     x: Tensor,
+    dropped: Tensor,
     low: Tensor,
     a: Tensor,
     b: Tensor,
@@ -166,12 +173,15 @@ def adapted_backward(
     share: float,
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x [T, in] (empty where nobody needs it), A [r, in] and B [out, r]; the last two in the adapter's own precision."""
+    """Gradients of x [T, in] (empty where nobody needs it), A [r, in] and B [out, r]; the last two in the adapter's own precision.
+
+    Of x and drop(x) one is enough; the other is empty.
+    """
     through = (gradient @ b.to(gradient.dtype)).mul_(scale)
     grad_b = (gradient.t() @ low).to(b.dtype)
-    grad_a = (through.t() @ _drop(x, keys, columns, share)).to(a.dtype)
+    grad_a = (through.t() @ (dropped if dropped.numel() else _drop(x, keys, columns, share))).to(a.dtype)
     if not needs_x:
-        return x.new_empty(0), grad_a, grad_b
+        return gradient.new_empty(0, a.shape[1]), grad_a, grad_b
     grad_x = _drop(through @ a.to(gradient.dtype), keys, columns, share)
     return grad_x.addmm_(gradient, expand(frozen, shape, gradient.dtype)), grad_a, grad_b
 
@@ -180,6 +190,7 @@ def adapted_backward(
 def _(
     gradient: Tensor,
     x: Tensor,
+    dropped: Tensor,
     low: Tensor,
     a: Tensor,
     b: Tensor,
@@ -191,20 +202,21 @@ def _(
     share: float,
     needs_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x) if needs_x else x.new_empty(0), torch.empty_like(a), torch.empty_like(b)
+    return gradient.new_empty(gradient.shape[0] if needs_x else 0, a.shape[1]), torch.empty_like(a), torch.empty_like(b)
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    x, a, b, _, keys, columns, frozen, shape, scale, share = inputs
-    ctx.save_for_backward(x, output[1], a, b, keys, columns, *frozen)
+    x, a, b, _, keys, columns, frozen, shape, scale, share, _kept = inputs
+    _, low, dropped = output
+    ctx.save_for_backward(x.new_empty(0) if dropped.numel() else x, dropped, low, a, b, keys, columns, *frozen)
     ctx.rest = (shape, scale, share)
 
 
-def _back(ctx: Any, gradient: Tensor, _: Tensor) -> Any:
-    x, low, a, b, keys, columns, *frozen = ctx.saved_tensors
+def _back(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
+    x, dropped, low, a, b, keys, columns, *frozen = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    grad_x, grad_a, grad_b = adapted_backward(gradient.contiguous(), x, low, a, b, keys, columns, frozen, *ctx.rest, needs_x)
-    return (grad_x if needs_x else None, grad_a, grad_b, None, None, None, [None] * len(frozen), None, None, None)
+    grad_x, grad_a, grad_b = adapted_backward(gradient.contiguous(), x, dropped, low, a, b, keys, columns, frozen, *ctx.rest, needs_x)
+    return (grad_x if needs_x else None, grad_a, grad_b, None, None, None, [None] * len(frozen), None, None, None, None)
 
 
 adapted.register_autograd(_back, setup_context=_keep)
@@ -242,7 +254,7 @@ def frozen_tensors(base: Any) -> list[Tensor]:
 def _forward(module: Any, x: Tensor) -> Tensor:
     base, a, b = module.base_layer, module.lora_A["default"].weight, module.lora_B["default"].weight
     scale = module.scaling["default"]
-    if not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() or x.is_cuda):  # on a CPU without gradients, calling the operator costs more than it saves
         plain: Tensor = base(x)
         low: Tensor = linear(x, a.to(x.dtype))
         return plain + linear(low, (b * scale).to(x.dtype))
@@ -250,6 +262,6 @@ def _forward(module: Any, x: Tensor) -> Tensor:
     keys = module.noise.keys if module.training and share else None
     flat = x.reshape(-1, x.shape[-1])
     shape = [base.out_features, base.in_features]
-    out, _ = adapted(flat, a, b, base.bias, keys, module.columns, module.frozen, shape, scale, share)
+    out, *_ = adapted(flat, a, b, base.bias, keys, module.columns, module.frozen, shape, scale, share, module.noise.kept)
     joined: Tensor = out.view(*x.shape[:-1], -1)
     return joined

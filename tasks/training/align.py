@@ -20,7 +20,7 @@ from tasks.contracts.rows import Exam, Pair, Verdict
 from tasks.logic.answers import parse_verdict
 from tasks.training.alarms import EpochFigures, alarms
 from tasks.training.checkpoints import MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
-from tasks.training.completions import SCORED_TOKENS, score_completions
+from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.engine import prepare
 from tasks.training.generation import answer
 from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
@@ -63,7 +63,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
     selection = Selection(step, student, exams, work, report)
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=2)
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
     # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
     trainer = PreferenceTrainer(
         engine=engine,
@@ -209,7 +209,7 @@ def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: S
 def _start(step: AlignStep, student: Student, rows: Sequence[PairRow]) -> dict[str, float]:
     """Before the first step the policy is the reference: score the first pairs again."""
     gaps = torch.zeros(len(rows))
-    for picked, scored in score_completions(student.model, [row.bundle for row in rows], budget=step.machine.batch_tokens or SCORED_TOKENS):
+    for picked, scored in score_completions(student.model, [row.bundle for row in rows], budget=step.machine.batch_tokens or scored_tokens(student.device)):
         for index, (chosen, rejected) in zip(picked, scored, strict=True):
             gaps[index] = (chosen - rows[index].reference_chosen) - (rejected - rows[index].reference_rejected)
     tokens = torch.tensor([row.chosen.completion + row.rejected.completion for row in rows])

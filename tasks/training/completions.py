@@ -13,7 +13,6 @@ from tasks.training.packing import Bundle, Packed, pack, split
 from tasks.training.tokens import Tokens
 
 HEAD_TOKENS = 1024  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
-SCORED_TOKENS = 2048  # in one batch without gradients, where nothing else is asked for
 
 
 def pad_left(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:
@@ -71,6 +70,13 @@ def per_completion(per_token: Tensor, packed: Packed) -> Tensor:
     """Sums over each completion's scored tokens [C], in their order: no two runs add up differently."""
     total: Tensor = torch.segment_reduce(per_token, "sum", lengths=packed.lengths)
     return total
+
+
+def scored_tokens(device: torch.device) -> int:
+    """Tokens to read at once without gradients, where nothing else is asked for: what keeps the device busy and needs little memory."""
+    if device.type != "cuda":
+        return 2048
+    return 8192 if torch.cuda.mem_get_info(device)[0] > 16 * 2**30 else 2048
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,9 +25,9 @@ from tasks.training.student import Student
 
 PAYS = 1e16  # weights x tokens of a run from which compiling saves more than it takes: 260 steps of 5,800 tokens for a 7B student
 CPU_TOKENS = 1024
-ROOM = 0.97  # of the memory: the allocator's blocks are a little larger than what they hold
+ROOM = 0.95  # of the memory: the allocator's blocks are a little larger than what they hold
 GRAPHS = 24  # recordings kept; sizes beyond them run without
-STATIC = ("ids", "positions", "rows", "ends_q", "ends_k", "keys", "source", "target")
+STATIC = ("ids", "positions", "rows", "ends_q", "ends_k", "keys", "places", "source", "target")
 
 
 class Sizes(NamedTuple):
@@ -45,9 +45,7 @@ def sizes_for(packed: Packed, *, segments: int, longest: int) -> Sizes:
 
     `segments` and `longest` are those of any batch of the run: a compiled layer would be compiled again for others.
     """
-    grain = 64
-    while grain * 64 <= len(packed.ids):
-        grain *= 2
+    grain = 64 if len(packed.ids) <= 4096 else 128
     shared = packed.keys is not None
     tokens = _up(len(packed.ids) + shared, grain)  # shared keys are filled by a text, which must have a token
     extra = tokens - len(packed.ids)
@@ -73,6 +71,7 @@ class Engine:
         self._recorded: dict[Sizes, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.graphs else None
         self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
+        self._moments: Tensor | None = None
 
     def start(self, *, seed: int, step: int) -> None:
         """Begin an optimiser step: draw new dropout, and put zeroed gradients where recordings expect them (the trainer removes them after each step)."""
@@ -81,12 +80,19 @@ class Engine:
         for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.grad = view
 
-    def log_probs(self, packed: Packed) -> Tensor:
-        """Natural-log probability of every scored token [N] of a batch on the host, differentiable."""
+    def stage(self, packed: Packed) -> Packed:
+        """A batch made ready on the host; may run in another thread, beside the device's work."""
         if not self.graphs:
+            return packed
+        filled = fill(packed, **sizes_for(packed, segments=self.segments, longest=self.longest)._asdict())
+        return replace(packed, filled=replace(filled, **{name: value.pin_memory() for name in STATIC if (value := getattr(filled, name)) is not None}))
+
+    def log_probs(self, packed: Packed) -> Tensor:
+        """Natural-log probability of every scored token [N] of a staged batch, differentiable."""
+        filled = packed.filled
+        if filled is None:
             return packed_log_probs(self.model, packed.to(self.flat.device))
-        sizes = sizes_for(packed, segments=self.segments, longest=self.longest)
-        filled = fill(packed, **sizes._asdict())
+        sizes = Sizes(len(filled.ids), len(filled.ends_q), len(filled.source), len(filled.ids if filled.keys is None else filled.keys), filled.longest)
         if sizes not in self._recorded:
             if len(self._recorded) >= GRAPHS:
                 return packed_log_probs(self.model, filled.to(self.flat.device))[: len(packed.source)]
@@ -96,20 +102,30 @@ class Engine:
         return _Replay.apply(self._anchor, recording)[: len(packed.source)]  # type: ignore[no-any-return, no-untyped-call]
 
     def warm(self, bundles: Sequence[Bundle]) -> None:
-        """Compute the bundles, and then half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
+        """Compute the bundles, and half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
 
-        Raises OutOfMemoryError where they do not fit.
+        The room of what comes later, the optimiser's moments and the gradients that a recording returns, is held meanwhile; that of the moments
+        until `make_room`. Raises OutOfMemoryError where it is not there.
         """
-        if self.graphs:
-            for count in (len(bundles), -(-len(bundles) // 2)):
-                packed = pack(bundles[:count])
-                sizes = sizes_for(packed, segments=self.segments, longest=self.longest)
-                packed_log_probs(self.model, fill(packed, **sizes._asdict()).to(self.flat.device)).sum().backward()  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
+        if not self.graphs:
+            return
+        self._moments = torch.empty(2 * self.flat.numel(), device=self.flat.device)
+        returned = torch.empty_like(self.flat)
+        for count in (len(bundles), -(-len(bundles) // 2)):
+            filled = self.stage(pack(bundles[:count])).filled
+            assert filled is not None
+            packed_log_probs(self.model, filled.to(self.flat.device)).sum().backward()  # type: ignore[no-untyped-call]
+        del returned
+        torch.cuda.empty_cache()
+
+    def make_room(self) -> None:
+        """Give the optimiser the room that is held for its moments."""
+        self._moments = None
 
     def forget(self) -> None:
         """Free the memory of all recordings."""
         self._recorded.clear()
+        self._moments = None
         if self.graphs:
             torch.cuda.empty_cache()
             self._pool = torch.cuda.graph_pool_handle()
@@ -146,7 +162,7 @@ class _Recording:
         for name in STATIC:
             place = getattr(self.static, name)
             if place is not None:
-                place.copy_(getattr(packed, name).pin_memory(), non_blocking=True)
+                place.copy_(getattr(packed, name), non_blocking=True)
 
 
 class _Replay(torch.autograd.Function):
@@ -166,49 +182,65 @@ class _Replay(torch.autograd.Function):
         return None, None
 
 
-def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, completions: int) -> tuple[Engine, Fit]:
-    """The engine for a run of `steps` windows of an order, whose rows have so many completions each."""
-    longest, windows = max(order.sizes), [sum(order.sizes[index] for index in window) for window in order.windows(0)]
+def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, bundles: Sequence[Bundle]) -> tuple[Engine, Fit]:
+    """The engine for a run of `steps` windows of an order over bundles."""
     if student.device.type != "cuda":
         return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
-    shape, parameters = shape_of(student.model.config), list(student.model.parameters())
-    pays = shape.linear * steps * sum(windows) / len(windows) > PAYS
-    compiled = (machine.compile == "always" or (machine.compile == "auto" and pays)) and compile_layers(student.model)
+    windows = [sum(order.sizes[index] for index in window) for window in order.windows(0)]
+    parameters = list(student.model.parameters())
     load = Load(
-        shape=shape,
+        shape=shape_of(student.model.config),
         adapter=sum(each.numel() for each in parameters if each.requires_grad),
         four_bit=any(each.dtype == torch.uint8 for each in parameters),
         width=student.model.get_input_embeddings().weight.element_size(),
-        compiled=compiled,
+        compiled=_compiles(student, machine, tokens=steps * sum(windows) / len(windows)),
+        keys=sum(len(bundle.prompt) * len(bundle.completions) + bundle.size - len(bundle.prompt) for bundle in bundles) / sum(order.sizes),
     )
     available = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
     fit = choose(
         load,
         recompute=machine.recompute,
         tokens=machine.batch_tokens,
-        longest=longest,
-        window=_up(max(windows), 64),
+        longest=max(order.sizes),
+        window=_up(max(windows), 128),
         memory=min(available, (machine.gpu_memory_gib or math.inf) * GIB) * ROOM,
         setting="execution.train.gpu_memory_gib" if machine.gpu_memory_gib else "what the driver says",
     )
-    if fit.expanded:
+    if load.compiled:
+        compile_layers(student.model, frugal=not fit.roomy)
+    if fit.roomy:
         expand_once(student.model)
-    return Engine(student.model, graphs=True, segments=_up(order.window * completions + 1, 32), longest=longest), fit
+        student.model.noise.kept = True
+    segments = _up(order.window * max(len(bundle.completions) for bundle in bundles) + 1, 32)
+    return Engine(
+        student.model, graphs=True, segments=segments, longest=max(len(bundle.prompt) + len(each) for bundle in bundles for each in bundle.completions)
+    ), fit
 
 
-def compile_layers(model: Any) -> bool:
-    """Compile the decoder layers, each with the same code, where this machine can; says whether it did. The first two batch sizes take half a minute."""
-    if not can_compile():
-        return False
+def compile_for_scoring(student: Student, machine: Machine, *, tokens: int) -> None:
+    """Compile the decoder layers where so many tokens, read without gradients, repay it."""
+    if _compiles(student, machine, tokens=tokens / 3):  # reading is a third of training
+        compile_layers(student.model, frugal=False)
+
+
+def compile_layers(model: Any, *, frugal: bool) -> None:
+    """Compile the decoder layers, all as one code; the first two batch sizes take half a minute.
+
+    `frugal`: what can be computed again from what is kept anyway (norms, activations) is not kept: 3.0 instead of 4.2 MB a token for a 7B model.
+    """
     import torch._functorch.config as partitioner
 
-    # What can be computed again from what is kept anyway (norms, activations) is not kept: 3.0 instead of 4.2 MB a token for a 7B model.
-    partitioner.ban_recompute_materialized_backward = False
+    partitioner.ban_recompute_materialized_backward = not frugal
     torch._dynamo.config.recompile_limit = 64  # one code for all layers, once for each mix of training, scoring, shared prompts and fresh leaves
     network = model.get_base_model() if hasattr(model, "get_base_model") else model
     for layer in network.get_decoder().layers:
         layer.compile()
-    return True
+
+
+def _compiles(student: Student, machine: Machine, *, tokens: float) -> bool:
+    """Whether to compile for a run of so many tokens."""
+    wanted = machine.compile == "always" or (machine.compile == "auto" and shape_of(student.model.config).linear * tokens > PAYS)
+    return wanted and student.device.type == "cuda" and can_compile()
 
 
 def _up(count: int, grain: int) -> int:

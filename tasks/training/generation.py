@@ -15,7 +15,7 @@ from tasks.contracts.artifacts import read_rows, write_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.rows import Completion, Request
-from tasks.training.completions import SCORED_TOKENS, score_completions
+from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.decoding import Sampling, Tick, decode, decoding_weights
 from tasks.training.guards import four_bit, verdicts_fit
 from tasks.training.packing import Bundle
@@ -111,7 +111,7 @@ def _choose(student: Student, requests: Sequence[Request], indices: list[int], *
     """Completions whose margin is log P(any yes choice) - log P(any no choice), each choice read after prompt and prefix, which are computed once."""
     bundles = [_choices(student, requests[index]) for index in indices]
     replies = {}
-    for picked, scored in score_completions(student.model, bundles, budget=SCORED_TOKENS):
+    for picked, scored in score_completions(student.model, bundles, budget=scored_tokens(student.device)):
         for place, found in zip(picked, scored, strict=True):
             index, request = indices[place], requests[indices[place]]
             scores = torch.tensor(found, dtype=torch.float64)

@@ -55,7 +55,7 @@ class Fit:
     tokens: int
     recompute: bool
     peak: float
-    expanded: bool = False  # 4-bit weights are kept expanded beside themselves
+    roomy: bool = False  # memory is ample: expanded weights, normalised states, activations and what dropout leaves are all kept
 
 
 def shape_of(config: Any) -> Shape:
@@ -75,47 +75,55 @@ def shape_of(config: Any) -> Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is to be trained. `width`: bytes of a plain number, 2 for bfloat16; `adapter`: its weights; `compiled`: fused kernels."""
+    """What is to be trained.
+
+    `width`: bytes of a plain number, 2 for bfloat16; `adapter`: its weights; `compiled`: fused kernels; `keys`: keys a token, more than 1 where
+    completions share prompts.
+    """
 
     shape: Shape
     adapter: int
     four_bit: bool
     width: int
     compiled: bool
+    keys: float = 1.0
 
-    def peak(self, tokens: int, *, recompute: bool, expanded: bool = False) -> float:
+    def peak(self, tokens: int, *, recompute: bool, roomy: bool = False) -> float:
         """Bytes allocated at the peak of a step that computes `tokens` at once."""
         shape = self.shape
-        weights = shape.linear * (NF4_BYTES if self.four_bit else self.width) + (shape.linear * self.width if expanded else 0)
+        weights = shape.linear * (NF4_BYTES if self.four_bit else self.width) + (shape.linear * self.width if roomy and self.four_bit else 0)
         tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) * self.width
-        layer = layer_bytes(shape, width=self.width, compiled=self.compiled)
+        layer = self._layer(roomy=roomy)
         held = (shape.hidden * self.width * shape.layers + layer) if recompute else layer * shape.layers
         passing = 3 * shape.inner * self.width + 2 * shape.hidden * self.width  # gradients of a feed-forward part; scored states and their slopes
         head = min(HEAD_TOKENS, tokens) * shape.vocabulary * (2 * self.width + 4)
-        one_layer = shape.largest * self.width if self.four_bit and not expanded else 0
+        one_layer = shape.largest * self.width if self.four_bit and not roomy else 0
         return weights + tables + self.adapter * ADAPTER_BYTES + (held + passing) * tokens + head + one_layer
 
-
-def layer_bytes(shape: Shape, *, width: int, compiled: bool) -> float:
-    """What one layer keeps of one token for its backward. Compiled layers compute norms and activations again from it."""
-    kept = 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 2 * shape.inner
-    if compiled:
-        return kept * width
-    norms = 2 * shape.hidden * (width + 4)  # normalised states, and their float32 copies
-    return (kept + shape.inner) * width + norms + (shape.queries + shape.keys) * width
+    def _layer(self, *, roomy: bool) -> float:
+        """What one layer keeps of one token for its backward. Frugal compiled layers compute norms and activations again from it."""
+        shape, width = self.shape, self.width
+        kept = 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys * self.keys + 2 * shape.inner
+        if self.compiled and not roomy:
+            return kept * width
+        again = shape.inner + 2 * shape.hidden  # activations and normalised states
+        if roomy:
+            again += 5 * shape.hidden + shape.queries + shape.inner  # what dropout leaves, for each linear layer
+        plain = 0 if self.compiled else 2 * shape.hidden * 4 + (shape.queries + shape.keys) * width  # float32 copies in norms; states before rotation
+        return (kept + again) * width + plain
 
 
 def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, window: int, memory: float, setting: str) -> Fit:
     """How to compute steps of up to `window` tokens, whose longest row has `longest`, within `memory` bytes.
 
-    The first of these that fits: the whole window at once with expanded weights; the whole window; a part of it; a part with layers recomputed.
+    The first of these that fits: the whole window at once, keeping all there is; the whole window; a part of it; a part with layers recomputed.
     `tokens` given is taken as it is. Raises GuardError where nothing fits.
     """
     wanted = min(window, MOST_TOKENS) if tokens is None else min(tokens, window)
     wanted = max(wanted, longest)
     if recompute != "always":
-        if load.four_bit and load.peak(wanted, recompute=False, expanded=True) <= memory:
-            return Fit(tokens=wanted, recompute=False, peak=load.peak(wanted, recompute=False, expanded=True), expanded=True)
+        if load.peak(wanted, recompute=False, roomy=True) <= memory:
+            return Fit(tokens=wanted, recompute=False, peak=load.peak(wanted, recompute=False, roomy=True), roomy=True)
         least = longest if recompute == "never" else max(longest, min(FLOOR_TOKENS, wanted))
         most = _most(load, recompute=False, memory=memory)
         if most >= (least if tokens is None else wanted):

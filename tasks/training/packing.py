@@ -45,7 +45,7 @@ class Packed:
     `ids`, `positions`, `rows` [T]: token, its place in its own text, and its bundle's key. `ends_q`, `ends_k` [S + 1]: where segments end in the
     queries and in the keys; `keys` [K] says which token each key is of (None: the tokens as they stand). `source`, `target` [N]: the token
     whose hidden state predicts, and the token that it predicts. `lengths` [C]: scored tokens of each completion. `longest`: tokens of the
-    longest segment. `real` is the number of tokens that are not filling.
+    longest segment. `places` [T, M]: where each token stands in `keys`, -1 beyond its last place. `filled`: the same grown to fixed sizes.
     """
 
     ids: Tensor
@@ -58,7 +58,8 @@ class Packed:
     target: Tensor
     lengths: Tensor
     longest: int
-    real: int
+    places: Tensor | None = None
+    filled: Packed | None = None
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on another device."""
@@ -93,6 +94,7 @@ def pack(bundles: Sequence[Bundle]) -> Packed:
             target += completion if prompt else completion[1:]
             lengths.append(len(completion) if prompt else len(completion) - 1)
     shared = len(keys) != len(ids)
+    key_index = torch.tensor(keys) if shared else None
     longest = max(end - start for start, end in pairwise(ends_k))
     return Packed(
         ids=torch.tensor(ids),
@@ -100,13 +102,23 @@ def pack(bundles: Sequence[Bundle]) -> Packed:
         rows=torch.tensor(rows),
         ends_q=torch.tensor(ends_q, dtype=torch.int32),
         ends_k=torch.tensor(ends_k, dtype=torch.int32),
-        keys=torch.tensor(keys) if shared else None,
+        keys=key_index,
         source=torch.tensor(source),
         target=torch.tensor(target),
         lengths=torch.tensor(lengths),
         longest=longest,
-        real=len(ids),
+        places=None if key_index is None else _places(key_index, tokens=len(ids)),
     )
+
+
+def _places(keys: Tensor, *, tokens: int) -> Tensor:
+    """For each token its places in `keys` [T, M], in order, -1 where it has fewer than others: the gradient of a shared key is the sum over them."""
+    counts = torch.bincount(keys, minlength=tokens)
+    order = torch.argsort(keys, stable=True)
+    owner = keys[order]
+    places = torch.full((tokens, int(counts.max())), -1)
+    places[owner, torch.arange(len(keys)) - (counts.cumsum(0) - counts)[owner]] = order
+    return places
 
 
 def split(sizes: Sequence[int], *, budget: int, parts: int = 1) -> list[list[int]]:
@@ -132,6 +144,7 @@ def fill(packed: Packed, *, tokens: int, segments: int, scored: int, keys: int, 
     """The same batch grown to fixed sizes, so that one recorded CUDA graph serves many batches. Filling is a text of its own that nobody scores.
 
     Its tokens are the id 0 at positions 0, 1, ...; further segments are empty; scored places that are added point at token 0 and are to be cut off.
+    Nothing flows back through filling, so its keys have no places.
     """
     extra, now = tokens - len(packed.ids), len(packed.ids)
     filling = torch.arange(extra)
@@ -148,6 +161,7 @@ def fill(packed: Packed, *, tokens: int, segments: int, scored: int, keys: int, 
         ends_q=torch.cat([packed.ends_q, torch.tensor(ends_q + [tokens] * rest, dtype=torch.int32)]),
         ends_k=torch.cat([packed.ends_k, torch.tensor(ends_k + [keys] * rest, dtype=torch.int32)]),
         keys=grown_keys if packed.keys is not None else None,
+        places=None if packed.places is None else torch.cat([packed.places, torch.full((extra, packed.places.shape[1]), -1)]),
         source=torch.cat([packed.source, torch.zeros(scored - len(packed.source), dtype=torch.long)]),
         target=torch.cat([packed.target, torch.zeros(scored - len(packed.target), dtype=torch.long)]),
         longest=longest,

@@ -142,7 +142,7 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
     def collate(self, rows: Sequence[PairRow]) -> PairBatch:
         """Pairs as one micro-batch on the host."""
         return PairBatch(
-            pack([row.bundle for row in rows]),
+            self.engine.stage(pack([row.bundle for row in rows])),
             torch.tensor([row.index for row in rows]),
             torch.tensor([row.reference_chosen for row in rows], dtype=torch.float32),
             torch.tensor([row.reference_rejected for row in rows], dtype=torch.float32),

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from tasks.contracts.artifacts import read_rows, write_rows
 from tasks.contracts.jobs import ReferenceStep
 from tasks.contracts.rows import Pair
-from tasks.training.completions import SCORED_TOKENS, score_completions
+from tasks.training.completions import score_completions, scored_tokens
+from tasks.training.engine import compile_for_scoring
 from tasks.training.guards import four_bit, labels_survive
 from tasks.training.packing import Bundle
 from tasks.training.progress import Report
@@ -29,9 +30,10 @@ def run_reference(step: ReferenceStep, folder: Path, report: Report) -> dict[str
     rows = tokenize_pairs(student.tokenizer, pairs)
     longest = fits(rows, pairs, max_length=step.max_length) if pairs else 0
     bundles = [Bundle.of(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
+    compile_for_scoring(student, step.machine, tokens=sum(bundle.size for bundle in bundles))
     filled = list(pairs)
     done = 0
-    for picked, scored in score_completions(student.model, bundles, budget=step.machine.batch_tokens or SCORED_TOKENS):
+    for picked, scored in score_completions(student.model, bundles, budget=step.machine.batch_tokens or scored_tokens(student.device)):
         for index, (chosen, rejected) in zip(picked, scored, strict=True):
             filled[index] = replace(pairs[index], reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)
         done += len(picked)

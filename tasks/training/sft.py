@@ -94,7 +94,7 @@ class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
 
     def collate(self, rows: Sequence[SftRow]) -> SftBatch:
         """Rows as one micro-batch on the host."""
-        return SftBatch(pack([row.bundle for row in rows]), torch.tensor([weight for row in rows for weight in row.token_weights]))
+        return SftBatch(self.engine.stage(pack([row.bundle for row in rows])), torch.tensor([weight for row in rows for weight in row.token_weights]))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One window; keeps its unrounded loss for the log."""
@@ -136,7 +136,7 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, completions=1)
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
     trainer = WeightedSftTrainer(
         engine=engine,
         student=student,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,14 @@ from tasks.training.packing import Bundle, split
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
+
+
+class Window(NamedTuple, Generic[R]):
+    """The rows of one optimiser step, and this process's micro-batches of them under a token budget."""
+
+    rows: Sequence[R]
+    budget: int
+    batches: list[Any]
 
 
 class WindowTrainer(Generic[R]):
@@ -57,7 +66,7 @@ class WindowTrainer(Generic[R]):
 
     def get_train_dataloader(self) -> Any:
         """One window after another, the same in every process: each takes its own micro-batches of it."""
-        return _Loader(self.rows, batch_sampler=self.order, collate_fn=list)  # type: ignore[arg-type]
+        return _Loader(self.rows, batch_sampler=self.order, collate_fn=self.cut)  # type: ignore[arg-type]
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer would look for padded ids."""
@@ -68,10 +77,14 @@ class WindowTrainer(Generic[R]):
         model.train()
         while True:
             try:
+                self.engine.start(seed=self.args.seed, step=self.state.global_step)
                 if not self._warm:
                     self.engine.warm(self._largest())
+                    self.engine.start(seed=self.args.seed, step=self.state.global_step)
                     self._warm = True
-                return self._window(model, inputs)
+                loss = self._window(model, inputs if inputs.budget == self.budget else self.cut(inputs.rows))
+                self.engine.make_room()
+                return loss
             except torch.OutOfMemoryError as error:
                 if self.budget <= max(self.order.sizes):
                     raise GuardError(
@@ -83,6 +96,12 @@ class WindowTrainer(Generic[R]):
                 logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
             self.engine.forget()
 
+    def cut(self, rows: Sequence[R]) -> Window[R]:
+        """A window as this process's micro-batches of it, ready on the host."""
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        groups = split([self.row_bundle(row).size for row in rows], budget=self.budget, parts=processes)[rank::processes]
+        return Window(rows, self.budget, [self.collate([rows[index] for index in group]) for group in groups if group])
+
     def _largest(self) -> list[Bundle]:
         """Rows that fill one micro-batch."""
         picked: list[Bundle] = []
@@ -92,18 +111,14 @@ class WindowTrainer(Generic[R]):
             picked.append(self.row_bundle(row))
         return picked
 
-    def _window(self, model: Any, rows: Sequence[R]) -> Tensor:
-        total = max(sum(self.row_weight(row) for row in rows), 1e-12)
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        sizes = [self.row_bundle(row).size for row in rows]
-        self.engine.start(seed=self.args.seed, step=self.state.global_step)
+    def _window(self, model: Any, window: Window[R]) -> Tensor:
+        total = max(sum(self.row_weight(row) for row in window.rows), 1e-12)
         loss = torch.zeros((), device=self.args.device)
-        for group in split(sizes, budget=self.budget, parts=processes)[rank::processes]:
-            if group:
-                part = self.compute_loss(model, self.collate([rows[index] for index in group]), num_items_in_batch=total)
-                self.accelerator.backward(part)
-                loss += part.detach()
-        if processes > 1:
+        for batch in window.batches:
+            part = self.compute_loss(model, batch, num_items_in_batch=total)
+            self.accelerator.backward(part)
+            loss += part.detach()
+        if self.accelerator.num_processes > 1:
             self.engine.flat.copy_(self.accelerator.reduce(self.engine.flat, reduction="sum"))
             loss = self.accelerator.reduce(loss, reduction="sum")
         return loss
@@ -114,7 +129,7 @@ class WindowTrainer(Generic[R]):
             "batch_tokens": self.budget,
             "halved_for_memory": self.halvings,
             "recompute": fit.recompute,
-            "expanded": fit.expanded,
+            "roomy": fit.roomy,
             "predicted_peak_gib": round(fit.peak / GIB, 2),
             "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2) if self.engine.flat.is_cuda else None,
             "processes": self.accelerator.num_processes,
@@ -122,7 +137,15 @@ class WindowTrainer(Generic[R]):
 
 
 class _Loader(DataLoader[Any]):
-    """A DataLoader that tells its order which epoch begins."""
+    """A DataLoader that tells its order which epoch begins, and makes the next window while the device is at work on the last one."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+    def __iter__(self) -> Any:
+        windows = super().__iter__()
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            coming = beside.submit(next, windows, None)
+            while (window := coming.result()) is not None:
+                coming = beside.submit(next, windows, None)
+                yield window

@@ -18,6 +18,7 @@ from tasks.training.completions import score_completions
 from tasks.training.decoding import Decoder, decoding_weights
 from tasks.training.memory import GIB
 from tasks.training.order import WindowOrder
+from tasks.training.packing import Bundle
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
 from tasks.training.sft import SftRow, WeightedSftTrainer, trainer_settings
 from tasks.training.student import Student
@@ -44,7 +45,7 @@ def sft_seconds(job: Job) -> Trained:
     warm, steps = steps_of(job)
     rows = [SftRow(Tokens(ids=tuple(ids), prompt=1), weight=1.0, verdict_weight=1.0, key=key) for key, ids in enumerate(job.rows(warm + steps))]
     order = WindowOrder([row.bundle.size for row in rows], window=job.batch, seed=0)
-    engine, fit = _prepared(job, student, order, 1)
+    engine, fit = _prepared(job, student, order, [row.bundle for row in rows])
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, learning_rate=2e-4, **_settings(job, fit, folder))
         trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=config, callbacks=[])
@@ -80,7 +81,7 @@ def dpo_seconds(job: Job) -> Trained:
         nll_weight=0.0,
         select_questions=0,
     )
-    engine, fit = _prepared(job, student, order, 2)
+    engine, fit = _prepared(job, student, order, [row.bundle for row in rows])
     read = [row.bundle for row in rows[: 4 * job.batch]]
 
     def reference() -> None:
@@ -118,7 +119,7 @@ def _student(job: Job) -> Student:
     return Student(adapted, tokenizer)
 
 
-def _prepared(job: Job, student: Student, order: WindowOrder, completions: int) -> Any:
+def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bundle]) -> Any:
     machine = Machine(
         device="auto",
         processes=1,
@@ -128,7 +129,7 @@ def _prepared(job: Job, student: Student, order: WindowOrder, completions: int) 
         compile="auto",
         generate_batch=job.prompts_at_once,
     )
-    return engines.prepare(student, machine, steps=COMPILES, order=order, completions=completions)
+    return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles)
 
 
 def _settings(job: Job, fit: Any, folder: str) -> dict[str, Any]:
