@@ -27,6 +27,7 @@ from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_r
 from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
+from tasks.training.processes import join, rank, share, wait
 from tasks.training.progress import Report
 from tasks.training.reference import fits, tokenize_pairs
 from tasks.training.results import step_identity
@@ -89,7 +90,9 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     kept = selection.best()
     chosen = load_kept(student, selection.folder(kept))
     save_trained(chosen, out, curve=curve, arms=[pair.arm for pair in pairs], rows=[row.chosen for row in rows])
-    shutil.rmtree(work, ignore_errors=True)
+    wait()
+    if rank() == 0:
+        shutil.rmtree(work, ignore_errors=True)
     return {
         "pairs": len(pairs),
         "steps": steps,
@@ -124,16 +127,18 @@ class Selection(TrainerCallback):
 
     def examine(self, epoch: int) -> None:
         """Save the adapter as it is now and let it answer the exams greedily."""
-        save_adapter(self.student.model, self.folder(epoch))
+        if rank() == 0:
+            save_adapter(self.student.model, self.folder(epoch))
         completions = answer(
             self.student,
-            self.exams,
+            share(self.exams),
             max_new_tokens=self.step.exam_max_new_tokens,
             temperature=0.0,
             seed=self.step.seed,
             batch_size=self.step.machine.generate_batch,
             report=lambda done, total, note: self.report(done, total, f"dev after epoch {epoch}: {note}"),
         )
+        completions = join(completions)
         verdicts = [parse_verdict(completion.text, cut=completion.cut) for completion in completions]
         correct = sum(verdict.value == exam.answer for verdict, exam in zip(verdicts, self.exams, strict=True))
         self.candidates.append(Candidate(epoch, correct, verdicts.count(Verdict.UNPARSED), len(self.exams)))

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import TrainerCallback
 
 from tasks.contracts.artifacts import file_sha256, write_atomically
 from tasks.contracts.failures import JobFailed
+from tasks.training.processes import rank, wait
 from tasks.training.progress import Report
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ def newest_complete(folder: Path, *, identity: str) -> Checkpoint | None:
     Torn, foreign and changed checkpoints are removed, older ones too: a leftover must never be taken for a spare.
     """
     newest = None
+    if rank() != 0:
+        wait()  # for the first process to tidy up
     for checkpoint in reversed(_by_step(folder)):
         record = _record(checkpoint)
         if record.get("identity") != identity or record.get("files") != _digests(checkpoint):
@@ -55,6 +57,8 @@ def newest_complete(folder: Path, *, identity: str) -> Checkpoint | None:
             shutil.rmtree(checkpoint)
         elif newest is None:
             newest = Checkpoint(checkpoint, record["notes"])
+    if rank() == 0:
+        wait()
     return newest
 
 
@@ -102,7 +106,7 @@ class MarkComplete(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Called by the trainer after a save. Old checkpoints go once the new one is complete, not before."""
-        PartialState().wait_for_everyone()  # every process writes its own random state
+        wait()  # every process writes its own random state
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -1,62 +1,31 @@
 """Continue prompts with a causal language model: one prefill a distinct prompt, then one token a step for a whole batch.
 
 Keys and values lie in one fixed storage, prompts at its right edge, so that all rows of a batch write the same slot. On CUDA a step (forward, choice
-of the token, bookkeeping) is a CUDA graph of a number of rows and a width of storage that it attends to; the host looks at tokens every few steps only.
+of the token, bookkeeping) is a CUDA graph of a number of rows; the host looks at tokens every few steps only. Where no kernel reads just the slots in
+use, a step attends to a width of the storage under a mask, and a graph is one of that width too.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import Cache, StaticLayer
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import Cache
 
 from tasks.training.completions import pad_left
+from tasks.training.sampling import Sampling, perturb
+from tasks.training.slots import Slots, compiled_layers, one_kernel, one_token_attention
 from tasks.training.tokens import Tokens
 
 logger = logging.getLogger(__name__)
-_ATTENTION = "socratune_one_token"
 _PREFILL_TOKENS = 8192  # padded tokens a prefill: keeps a GPU busy, and the copy of keys and values that it makes stays small
-_FIXED_STEPS, _FIXED_WIDTH, _FEWEST_ROWS = 8, 64, 8  # CUDA: steps between looks at the tokens; widths come in multiples; fewer rows are no faster
-_FREE_WIDTH = 16
-_WORD = 0xFFFFFFFF
+_FIXED_STEPS, _FEWEST_ROWS = 8, 8  # CUDA: steps between looks at the tokens; fewer rows are no faster
+_WIDTH = 16  # widths come in multiples
 Tick = Callable[[int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Draw from softmax(logits / temperature). `seeds` has a 63-bit number for each prompt: all that its draws depend on."""
-
-    temperature: float
-    seeds: Sequence[int]
-
-
-def perturb(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) -> Tensor:
-    """Scores [rows, vocabulary] whose largest entry is a draw from softmax(scores / temperature): plus Gumbel noise, in float32.
-
-    `seeds` [rows] and `step` (one integer) are int64. Noise is a hash of (seed, step, vocabulary index) in integers: the same on every device and in
-    every batch, and a graph can compute it.
-    """
-    low = _scramble((_scramble(seeds & _WORD) + step) & _WORD)
-    high = _scramble(((_scramble((seeds >> 32) ^ 0x5BD1E995) + step) & _WORD) ^ low)  # seeds that differ in their low half only differ here too
-    bits = _scramble(torch.arange(scores.shape[1], device=scores.device) ^ low[:, None])
-    bits = _scramble(bits ^ high[:, None])  # a second key within: one key alone would give rows permutations of each other's noise
-    share = (bits.float() + 0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)  # fine near 0, where the large noise comes from
-    return scores.float() / temperature - torch.log1p(share.neg_()).neg_().log_()
-
-
-def _scramble(bits: Tensor) -> Tensor:
-    """A one-to-one hash of 32-bit numbers held in int64; factors below 2^31, so that no product overflows."""
-    for factor in (0x7FEB352D, 0x31848BAB):
-        bits = ((bits ^ (bits >> 16)) * factor) & _WORD
-    return bits ^ (bits >> 15)
 
 
 def decode(
@@ -105,8 +74,10 @@ class Decoder:
         self.device = next(model.parameters()).device
         self.graphed = self.device.type == "cuda" and fixed is not False
         self.fixed = self.graphed if fixed is None else fixed
-        self.most, self.capacity = rows, -(-longest // _FIXED_WIDTH) * _FIXED_WIDTH
+        self.most, self.capacity = rows, _up(longest, _WIDTH)
         self.storage: list[tuple[Tensor, Tensor]] = []
+        self.one_kernel = False  # known once there is a storage
+        self.unread = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=self.device)  # a mask of four dimensions is passed on as it is, so none is built
         self.columns = torch.arange(self.capacity, device=self.device)
         # A row's: next input and its position, first used slot and seed. The batch's: slot, step, place in `out`.
         self.token, self.position, self.first, self.seed = torch.zeros(4, rows, dtype=torch.long, device=self.device)
@@ -135,8 +106,8 @@ class Decoder:
                 live, rows = self._drop(live, rows, used=width + done - 1)
                 fresh = min(_FIXED_STEPS if self.fixed else 1, max_new_tokens - done)
                 done += fresh
-                with _one_token_attention(self.model):
-                    self._advance(fresh, rows, min(_up(width + done - 1, _FIXED_WIDTH if self.fixed else _FREE_WIDTH), self.capacity))
+                with one_token_attention(self.model):
+                    self._advance(fresh, rows, self.capacity if self.one_kernel else min(_up(width + done - 1, _WIDTH), self.capacity))
 
     def _rounded(self, rows: int) -> int:
         """How many rows a batch with that many at work has: a power of two or the most, where shapes are fixed."""
@@ -155,7 +126,9 @@ class Decoder:
             positions = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
             last = self.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
             start = width - positions.shape[1]
-            self.storage = self.storage or [self._room(layer) for layer in cache.layers]
+            if not self.storage:
+                self.storage = [self._room(layer) for layer in cache.layers]
+                self.one_kernel = all(one_kernel(keys, values) for keys, values in self.storage)
             logits = last.new_zeros(rows, last.shape[1]) if logits is None else logits
             target = torch.tensor([row for ids in chunk for row in owners[ids]], device=self.device)
             source = torch.tensor([place for place, ids in enumerate(chunk) for _ in owners[ids]], device=self.device)
@@ -191,14 +164,20 @@ class Decoder:
 
     def _forward(self, rows: int, width: int) -> None:
         """One token for every row, reading the first `width` slots."""
-        cache = self.caches.get((rows, width)) or Cache(layers=[_Slots(keys[:rows], values[:rows], self.slot, width) for keys, values in self.storage])
+        cache = self.caches.get((rows, width)) or Cache(layers=[Slots(keys[:rows], values[:rows], self.slot, width) for keys, values in self.storage])
         self.caches[rows, width] = cache
+        ids, positions = self.token[:rows, None], self.position[:rows, None]
+        seen = self._seen(rows, width)  # up to the slot of this very token; `_choose` moves on to the next
+        logits = self.model(input_ids=ids, position_ids=positions, **seen, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        self._choose(logits[:, -1], rows)
+
+    def _seen(self, rows: int, width: int) -> dict[str, Tensor]:
+        """What the model hands on to `attend`: which slots each row sees."""
+        if self.one_kernel:
+            return {"attention_mask": self.unread, "first_slot": self.first[:rows], "last_slot": self.slot}
         dtype = self.storage[0][0].dtype
         hidden = (self.columns[:width] < self.first[:rows, None]) | (self.columns[:width] > self.slot)
-        mask = hidden.to(dtype).mul_(torch.finfo(dtype).min)[:, None, None]
-        ids, positions = self.token[:rows, None], self.position[:rows, None]
-        logits = self.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-        self._choose(logits[:, -1], rows)
+        return {"attention_mask": hidden.to(dtype).mul_(torch.finfo(dtype).min)[:, None, None]}
 
     def _advance(self, steps: int, rows: int, width: int) -> None:
         self.turn.zero_()
@@ -223,7 +202,7 @@ class Decoder:
         kept = [buffer.clone() for buffer in buffers]
         graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # A capture that fails may leave its stream current; the outer block puts this one back.
-        with torch.cuda.stream(torch.cuda.current_stream()), _compiled_layers(self.model, wanted=self.compiled):
+        with torch.cuda.stream(torch.cuda.current_stream()), compiled_layers(self.model, wanted=self.compiled):
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(3):
@@ -248,86 +227,11 @@ class Decoder:
         return [(row, reply) for row, (_, reply) in enumerate(live)], fewer
 
 
-class _Slots(StaticLayer):  # type: ignore[no-untyped-call]
-    """A layer's storage for one step: writes slot `cumulative_length`, a tensor that the step moves, and shows the first `width` slots."""
-
-    def __init__(self, keys: Tensor, values: Tensor, slot: Tensor, width: int) -> None:
-        super().__init__(max_cache_len=width)
-        self.keys, self.values, self.cumulative_length, self.is_initialized = keys, values, slot, True
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled then depends on the number of rows only, not on widths
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store [rows, heads, 1, head size]; return all visible slots."""
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys.index_copy_(2, self.cumulative_length, key_states)
-        self.values.index_copy_(2, self.cumulative_length, value_states)
-        return self.keys[:, :, : self.max_cache_len], self.values[:, :, : self.max_cache_len]
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, *, scaling: float | None = None, **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of one token [rows, heads, 1, head size] over stored slots [rows, key heads, slots, head size] under an additive mask [rows, 1, 1, slots].
-
-    Heads that share a key head are one matrix, so that keys and values are read where they lie, once; other attention would first copy them per head.
-    """
-    rows, heads, _one, size = query.shape
-    grouped = query.reshape(rows, key.shape[1], -1, size)
-    scores = torch.add(attention_mask, grouped @ key.transpose(2, 3), alpha=size**-0.5 if scaling is None else scaling)
-    return (scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value).reshape(rows, 1, heads, -1), None
-
-
-AttentionInterface.register(_ATTENTION, _attend)
-
-
-@contextmanager
-def _one_token_attention(model: Any) -> Iterator[None]:
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = _ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
 def _precision(model: Any) -> torch.autocast:
     """bfloat16 products where a bfloat16 model has float32 parts (adapters), as `arithmetic` has; no cached casts, which a graph would outlive."""
     weight = model.get_input_embeddings().weight
     mixed = weight.dtype == torch.bfloat16 and any(each.dtype == torch.float32 for each in model.parameters())
     return torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=mixed, cache_enabled=False)
-
-
-@contextmanager
-def _compiled_layers(model: Any, *, wanted: bool) -> Iterator[None]:
-    """Decoder layers run as one compiled function: a layer sees a cache of its own only, as number 0, so that all layers look alike to the compiler."""
-    layers = list(model.get_decoder().layers) if wanted else []
-    shared: dict[type, Callable[..., Any]] = {kind: torch.compile(kind.forward, dynamic=False) for kind in {type(layer) for layer in layers}}
-    numbered = [(module, module.layer_idx) for layer in layers for module in layer.modules() if isinstance(getattr(module, "layer_idx", None), int)]
-    before = [layer.__dict__.get("forward") for layer in layers]
-
-    def forward(layer: Any, number: int) -> Callable[..., Any]:
-        def run(*args: Any, past_key_values: Cache, **kwargs: Any) -> Any:
-            return shared[type(layer)](layer, *args, past_key_values=Cache(layers=[past_key_values.layers[number]]), **kwargs)
-
-        return run
-
-    try:
-        for module, _ in numbered:
-            module.layer_idx = 0
-        for number, layer in enumerate(layers):
-            layer.forward = forward(layer, number)
-        with torch._dynamo.config.patch(recompile_limit=64):  # one for each number of rows; past the limit it would quietly stop compiling
-            yield
-    finally:
-        for module, number in numbered:
-            module.layer_idx = number
-        for layer, own in zip(layers, before, strict=True):
-            del layer.forward
-            if own is not None:
-                layer.forward = own
 
 
 def _fits(model: Any, longest: int) -> bool:
@@ -388,68 +292,3 @@ def _chunks(rows: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
             yield rows[start:end]
             start, widest = end, len(row)
     yield rows[start:]
-
-
-@contextmanager
-def decoding_weights(model: Any, *, cached_tokens: int) -> Iterator[Any]:
-    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and `cached_tokens` of keys and values.
-
-    Only modules are exchanged, and put back: weights, adapters and gradients are not touched. Where memory is short, the model as it is.
-    """
-    found = dict(_mergeable(model))
-    size = model.get_input_embeddings().weight.element_size()
-    needed = sum(size * module.in_features * module.out_features for module in found.values()) + cached_tokens * _token_bytes(model, size)
-    if found and 1.1 * needed > _free_bytes(model.get_input_embeddings().weight.device):
-        logger.warning("Decoding with adapters apart, which is slower: merged weights need %.1f GB of free memory", 1.1 * needed / 1e9)
-        found = {}
-    try:
-        for name, module in found.items():
-            model.set_submodule(name, _merged(module, model.get_input_embeddings().weight.dtype))
-        yield model
-    finally:
-        for name, module in found.items():
-            model.set_submodule(name, module)
-
-
-def _mergeable(model: Any) -> Iterator[tuple[str, Any]]:
-    """Linear layers with a plain, active adapter, and 4-bit ones without."""
-    from bitsandbytes.nn.modules import Linear4bit
-    from peft.tuners.lora import LoraLayer
-
-    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
-    inside = tuple(f"{name}." for name, _ in adapted)
-    for name, module in adapted:
-        plain = not (module.merged or module.disable_adapters or module.lora_variant or any(module.lora_bias.values()))
-        if plain and isinstance(module.get_base_layer(), nn.Linear):
-            yield name, module
-    yield from ((name, module) for name, module in model.named_modules() if isinstance(module, Linear4bit) and not name.startswith(inside))
-
-
-@torch.no_grad()
-def _merged(module: Any, dtype: torch.dtype) -> nn.Linear:
-    """A plain layer that does what an adapted or 4-bit one does; the sum is made in float32."""
-    from bitsandbytes.functional import dequantize_4bit
-
-    base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
-    state = getattr(base.weight, "quant_state", None)
-    weight = (base.weight.data if state is None else dequantize_4bit(base.weight.data, state)).float()
-    for name in module.active_adapters if base is not module else ():
-        if name in module.lora_A:
-            weight = weight + module.scaling[name] * (module.lora_B[name].weight.float() @ module.lora_A[name].weight.float())
-    plain = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-    plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    plain.bias = base.bias
-    return plain.train(module.training)
-
-
-def _token_bytes(model: Any, size: int) -> int:
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * size)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0

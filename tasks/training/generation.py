@@ -16,10 +16,13 @@ from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.rows import Completion, Request
 from tasks.training.completions import score_completions, scored_tokens
-from tasks.training.decoding import Sampling, Tick, decode, decoding_weights
+from tasks.training.decoding import Tick, decode
 from tasks.training.guards import four_bit, verdicts_fit
+from tasks.training.merging import decoding_weights
 from tasks.training.packing import Bundle
+from tasks.training.processes import join, rank, share
 from tasks.training.progress import Report
+from tasks.training.sampling import Sampling
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import end_ids, prompt_ids, text_ids
 
@@ -37,14 +40,16 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
         four_bit(student.model)
     completions = answer(
         student,
-        requests,
+        share(requests),
         max_new_tokens=step.max_new_tokens,
         temperature=step.temperature,
         seed=step.seed,
         batch_size=step.machine.generate_batch,
         report=report,
     )
-    write_rows(folder / step.out, completions, Completion)
+    completions = join(completions)
+    if rank() == 0:
+        write_rows(folder / step.out, completions, Completion)
     return {
         "requests": len(requests),
         "tokens": sum(completion.tokens for completion in completions),

@@ -14,7 +14,7 @@ from typing import IO
 from tasks.contracts import failures
 from tasks.contracts.artifacts import write_atomically
 from tasks.contracts.failures import JobFailed, SocratuneError
-from tasks.contracts.jobs import Job, StepResult
+from tasks.contracts.jobs import ConvertStep, Job, StepResult
 from tasks.training.progress import Failure, Progress, read_event
 from tasks.training.results import read_result
 
@@ -35,14 +35,14 @@ def run_job(job: Job, folder: Path, *, on_progress: Callable[[Progress], None], 
     write_atomically(folder / "job.json", job.model_dump_json(indent=1))
     with (folder / LOG).open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.training.worker", str(folder.resolve()), "--until-stdin-closes"],
+            [*_starter(job), "-m", "tasks.training.worker", str(folder.resolve()), "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             encoding="utf-8",
             cwd=PROJECT,
-            env=_environment(),
+            env=_environment(_processes(job)),
         )
     try:
         failure = _follow(child, on_progress, cancelled)
@@ -56,12 +56,22 @@ def run_job(job: Job, folder: Path, *, on_progress: Callable[[Progress], None], 
     return [read_result(folder, index) for index in range(len(job.steps))]
 
 
-def _environment() -> dict[str, str]:
-    """The child finds the project whatever the parent's folder, never asks a hub, and sees one GPU: a job is one process."""
+def _processes(job: Job) -> int:
+    return max((step.machine.processes for step in job.steps if not isinstance(step, ConvertStep)), default=1)
+
+
+def _starter(job: Job) -> list[str]:
+    """Python, or torchrun where the job is to run in several processes of this machine."""
+    count = _processes(job)
+    return [sys.executable] if count == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+
+
+def _environment(processes: int) -> dict[str, str]:
+    """The child finds the project whatever the parent's folder, never asks a hub, and sees as many GPUs as it has processes."""
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(processes)))).split(",")[:processes]
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **quiet, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": gpu}
+    return {**os.environ, **quiet, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def _follow(child: subprocess.Popen[str], on_progress: Callable[[Progress], None], cancelled: threading.Event | None) -> Failure | None:

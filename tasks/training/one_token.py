@@ -13,8 +13,10 @@ from torch import Tensor
 _SLOTS = 32  # read at once
 
 
-@triton.jit
-def _kernel(query, keys, values, out, first, slot, scale, row_stride, head_stride, group: tl.constexpr, size: tl.constexpr, slots: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _kernel(  # type: ignore[no-untyped-def]
+    query, keys, values, out, first, slot, scale, row_stride, head_stride, group: tl.constexpr, size: tl.constexpr, slots: tl.constexpr
+):
     row, head = tl.program_id(0), tl.program_id(1)
     heads = tl.num_programs(1)
     inside = tl.arange(0, size)

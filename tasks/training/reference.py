@@ -16,6 +16,7 @@ from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.engine import compile_for_scoring
 from tasks.training.guards import four_bit, labels_survive
 from tasks.training.packing import Bundle
+from tasks.training.processes import join, rank, share
 from tasks.training.progress import Report
 from tasks.training.student import load_student
 from tasks.training.tokens import Tokens, tokenize_example
@@ -31,14 +32,18 @@ def run_reference(step: ReferenceStep, folder: Path, report: Report) -> dict[str
     longest = fits(rows, pairs, max_length=step.max_length) if pairs else 0
     bundles = [Bundle.of(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
     compile_for_scoring(student, step.machine, tokens=sum(bundle.size for bundle in bundles))
-    filled = list(pairs)
+    mine = share(pairs)
+    bundles = share(bundles)
+    filled = list(mine)
     done = 0
     for picked, scored in score_completions(student.model, bundles, budget=step.machine.batch_tokens or scored_tokens(student.device)):
         for index, (chosen, rejected) in zip(picked, scored, strict=True):
-            filled[index] = replace(pairs[index], reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)
+            filled[index] = replace(mine[index], reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)
         done += len(picked)
-        report(done, len(pairs), f"{done} of {len(pairs)} pairs read")
-    write_rows(folder / step.out, filled, Pair)
+        report(done, len(mine), f"{done} of {len(mine)} pairs read")
+    filled = join(filled)
+    if rank() == 0:
+        write_rows(folder / step.out, filled, Pair)
     return {"pairs": len(pairs), "longest_row": longest, "device": str(student.device)}
 
 

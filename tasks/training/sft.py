@@ -28,6 +28,7 @@ from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora
 from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, pack
+from tasks.training.processes import rank
 from tasks.training.progress import Report
 from tasks.training.results import step_identity
 from tasks.training.student import Student, add_new_adapter, choose_device, load_student, save_adapter
@@ -151,7 +152,8 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         resume(trainer, checkpoint)
         curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in trainer.state.log_history if "raw_loss" in log]
         save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
-    shutil.rmtree(work, ignore_errors=True)
+    if rank() == 0:
+        shutil.rmtree(work, ignore_errors=True)
     trainable = sum(parameter.numel() for parameter in student.model.parameters() if parameter.requires_grad)
     return {
         "examples": len(examples),
@@ -177,6 +179,8 @@ def resume(trainer: Any, checkpoint: Checkpoint | None) -> None:
 
 def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms: Sequence[str], rows: Sequence[Tokens]) -> None:
     """Write adapter and history.json, then put the folder in place at once."""
+    if rank() != 0:
+        return
     partial = out.with_name(f".{out.name}.partial")
     save_adapter(model, partial)
     longest = {arm: max(row.completion for row, own in zip(rows, arms, strict=True) if own == arm) for arm in sorted(set(arms))}

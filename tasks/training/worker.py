@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from tasks.contracts.failures import JobFailed, SocratuneError
 from tasks.contracts.jobs import AlignStep, AnswerStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
+from tasks.training import processes
 from tasks.training.progress import Failure, Progress, Report, write_event
 from tasks.training.results import is_finished, write_result
 
@@ -37,7 +38,9 @@ def main(arguments: list[str]) -> int:
     if options.until_stdin_closes:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        run_steps(_read_job(options.folder), options.folder.resolve(), events)
+        job = _read_job(options.folder)
+        processes.connect(cpu=any(step.machine.device == "cpu" for step in job.steps if not isinstance(step, ConvertStep)))
+        run_steps(job, options.folder.resolve(), events)
     except SocratuneError as error:
         write_event(events, Failure(error=type(error).__name__, message=str(error)))
         with contextlib.suppress(OSError):  # the log may lie on the disk that is full
@@ -48,15 +51,15 @@ def main(arguments: list[str]) -> int:
 
 def run_steps(job: Job, folder: Path, events: TextIO) -> None:
     """Do what is not done yet. Once a step runs, all later ones run too: they may read what it wrote."""
-    redo = False
-    for index, step in enumerate(job.steps):
-        if not redo and is_finished(folder, index, step):
-            continue
-        redo = True
+    done = next((index for index, step in enumerate(job.steps) if not is_finished(folder, index, step)), len(job.steps))
+    processes.wait()  # nobody writes before all have looked
+    for index, step in enumerate(job.steps[done:], start=done):
         started = time.monotonic()
         summary = _do(step, folder, _reporter(events, index, getattr(step, "name", step.kind)))
         seconds = time.monotonic() - started
-        write_result(folder, step, StepResult(index=index, kind=step.kind, out=step.out, seconds=seconds, summary=summary))
+        if processes.rank() == 0:
+            write_result(folder, step, StepResult(index=index, kind=step.kind, out=step.out, seconds=seconds, summary=summary))
+        processes.wait()
 
 
 def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
         case ConvertStep():
             from tasks.training.student import convert_gguf
 
-            return convert_gguf(step, folder, report)
+            return convert_gguf(step, folder, report) if processes.rank() == 0 else {}
         case AnswerStep():
             from tasks.training.generation import run_answer
 
@@ -100,8 +103,8 @@ def _read_job(folder: Path) -> Job:
 
 
 def _claim_stdout() -> TextIO:
-    """Keep standard output for events; whatever a library prints goes to standard error."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Keep standard output for events, those of the first process; whatever a library prints goes to standard error."""
+    events = os.fdopen(os.dup(1) if processes.rank() == 0 else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 

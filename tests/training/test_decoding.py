@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
-from tasks.contracts.recipes import Lora
-from tasks.training import decoding
-from tasks.training.decoding import Decoder, Sampling, decode, decoding_weights, perturb
-from tasks.training.student import add_new_adapter
+from tasks.training import decoding, slots
+from tasks.training.decoding import Decoder, decode
+from tasks.training.sampling import Sampling
 
 LENGTHS = (3, 17, 9, 30, 9, 1, 22)
 VOCABULARY = 400  # fewer than the tiny student has
@@ -26,16 +25,6 @@ NEW = 40
 @pytest.fixture
 def model(tiny: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-
-
-def adapted(model: Any) -> Any:
-    """With an adapter that changes every layer."""
-    tuned = add_new_adapter(model, Lora(rank=4, alpha=8, dropout=0.1)).eval()
-    torch.manual_seed(3)
-    for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.2)
-    return tuned
 
 
 def prompts(lengths: Sequence[int] = LENGTHS) -> list[list[int]]:
@@ -81,6 +70,51 @@ def test_samples_of_one_prompt_share_its_prefill_and_rows_keep_their_order(model
     assert decode(model, rows, max_new_tokens=NEW, stops=[], pad=0, batch_size=8) == got
 
 
+@pytest.fixture
+def used_slots_only(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """What is around the kernel for slots in use, on the CPU: torch says what the kernel would. Holds the rows and slots of each call."""
+    seen = []
+
+    def attend_one_token(query: Any, keys: Any, values: Any, *, first: Any, slot: Any, scale: float) -> Any:
+        seen.append((len(query), keys.shape[2], len(first), int(slot)))
+        out = torch.empty(len(query), 1, query.shape[1], query.shape[3])
+        for row, (start, end) in enumerate(zip(first.tolist(), slot.expand(len(first)).tolist(), strict=True)):
+            k, v = (each[row, :, start : end + 1].repeat_interleave(query.shape[1] // keys.shape[1], dim=0) for each in (keys, values))
+            out[row, 0] = ((scale * query[row] @ k.transpose(1, 2)).softmax(dim=-1) @ v)[:, 0]
+        return out
+
+    monkeypatch.setattr(decoding, "one_kernel", lambda keys, values: True)
+    monkeypatch.setitem(sys.modules, "tasks.training.one_token", SimpleNamespace(attend_one_token=attend_one_token))
+    return seen
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("batch_size", [4, 16])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "phi3"])
+def test_reading_the_slots_in_use_only_gives_the_tokens_of_generate(used_slots_only, model, family, batch_size, fixed):
+    if family != "llama":
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        config = AutoConfig.for_model(family, vocab_size=VOCABULARY, pad_token_id=0, initializer_range=0.2, sliding_window=None, **sizes)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    stops = stops_of(model)
+    got = decode(model, prompts(), max_new_tokens=NEW, stops=stops, pad=0, batch_size=batch_size, fixed=fixed)
+    assert got == one_by_one(model, prompts(), stops)
+    assert {width for _, width, _, _ in used_slots_only} == {80}  # the whole storage, for the longest of all prompts and its reply
+    assert all(rows == firsts for rows, _, firsts, _ in used_slots_only)
+    layers = model.config.num_hidden_layers
+    slots_read = [slot for *_, slot in used_slots_only]
+    assert slots_read[: 2 * layers] == [30] * layers + [31] * layers  # the first step sees the token that it writes
+
+
+def test_a_model_that_keeps_the_slots_in_use_to_itself_is_refused(used_slots_only, model):
+    for layer in model.model.layers:
+        attention = layer.self_attn.forward
+        layer.self_attn.forward = lambda *args, attention=attention, first_slot=None, last_slot=None, **rest: attention(*args, **rest)
+    with pytest.raises(RuntimeError, match="do not hand first_slot"):
+        decode(model, prompts(), max_new_tokens=NEW, stops=[], pad=0, batch_size=4)
+
+
 @pytest.mark.parametrize("fixed", [False, True])
 def test_finished_rows_leave_the_batch(model, fixed):
     rows = prompts([5] * 40)
@@ -96,68 +130,6 @@ def test_finished_rows_leave_the_batch(model, fixed):
     assert min(batches[: NEW - 1]) <= (8 if fixed else max(1, sum(len(reply) == NEW for reply in got)))
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_an_adapter_speaks_merged_or_not(model, merged):
-    plain = one_by_one(model, prompts(), [])
-    tuned = adapted(model)
-    want = one_by_one(tuned, prompts(), [])
-    assert want != plain
-    if not merged:
-        assert decode(tuned, prompts(), max_new_tokens=NEW, stops=[], pad=0, batch_size=4) == want
-        return
-    with decoding_weights(tuned, cached_tokens=0) as spelled_out:
-        assert not any(hasattr(module, "lora_A") for module in spelled_out.modules())
-        assert decode(spelled_out, prompts(), max_new_tokens=NEW, stops=[], pad=0, batch_size=4) == want
-
-
-def test_merging_leaves_weights_adapters_and_gradients_as_they_were(model):
-    tuned = adapted(model)
-    tuned(input_ids=torch.tensor([prompts()[1]])).logits.square().mean().backward()
-    modules = dict(tuned.named_modules())
-    state = {name: (weight, weight.detach().clone(), None if weight.grad is None else weight.grad.clone()) for name, weight in tuned.named_parameters()}
-    assert sum(grad is not None for _, _, grad in state.values()) > 0
-
-    def fail() -> None:
-        with decoding_weights(tuned, cached_tokens=0) as spelled_out:
-            decode(spelled_out, prompts(), max_new_tokens=2, stops=[], pad=0, batch_size=4)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert dict(tuned.named_modules()) == modules
-    after = dict(tuned.named_parameters())
-    assert after.keys() == state.keys()
-    for name, (weight, value, grad) in state.items():
-        assert after[name] is weight
-        assert torch.equal(weight, value)
-        assert (weight.grad is None) if grad is None else torch.equal(weight.grad, grad)
-
-
-def test_without_memory_for_a_copy_the_model_is_decoded_as_it_is(model, caplog):
-    tuned = adapted(model)
-    with decoding_weights(tuned, cached_tokens=10**15) as same:
-        assert any(hasattr(module, "lora_A") for module in same.modules())
-    assert "adapters apart" in caplog.text
-
-
-def test_four_bit_layers_are_spelled_out_with_their_adapter_in_float32(model):
-    bitsandbytes = pytest.importorskip("bitsandbytes")
-    tuned = adapted(model)
-    name, layer = next((name, module) for name, module in tuned.named_modules() if hasattr(module, "lora_A"))
-    base = layer.get_base_layer()
-    packed = bitsandbytes.nn.Linear4bit(base.in_features, base.out_features, bias=False, quant_type="nf4", compute_dtype=torch.float32)
-    packed.weight = bitsandbytes.nn.Params4bit(base.weight.data.clone(), requires_grad=False, quant_type="nf4").to("cpu")
-    packed.support_avx512bf16_for_cpu = False
-    layer.base_layer = packed
-    want = bitsandbytes.functional.dequantize_4bit(packed.weight.data, packed.weight.quant_state).float()
-    want = want + 2.0 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)  # alpha / rank
-    before = packed.weight.data.clone()
-    with decoding_weights(tuned, cached_tokens=0):
-        assert torch.allclose(tuned.get_submodule(name).weight, want, atol=1e-6)
-    assert torch.equal(packed.weight.data, before)
-    assert tuned.get_submodule(name).get_base_layer() is packed
-
-
 @pytest.mark.parametrize("fixed", [False, True])
 def test_samples_do_not_depend_on_the_batch_or_its_shapes(model, fixed):
     rows = [row for row in prompts() for _ in range(3)]
@@ -169,36 +141,6 @@ def test_samples_do_not_depend_on_the_batch_or_its_shapes(model, fixed):
     ]
     assert decode(model, rows, max_new_tokens=NEW, stops=stops, pad=0, batch_size=16, noise=noise, fixed=fixed) == alone
     assert len(set(map(tuple, alone))) == len(alone)
-
-
-def test_noise_draws_from_the_softmax():
-    # Chi-square over 40 classes and 60,000 seeds: mean 39, standard deviation 8.8; 4 of them above the mean is 75.
-    scores = torch.randn(40, generator=torch.Generator().manual_seed(1))
-    count, temperature = 60_000, 0.7
-    want = (scores / temperature).softmax(dim=0) * count
-    seeds = torch.arange(count) * 0x9E3779B97F4A7C15 % (1 << 62)
-    for which, step in ((seeds, torch.tensor([0])), (torch.arange(count), torch.tensor([5])), (seeds[:1].expand(count), torch.arange(count))):
-        drawn = perturb(scores.expand(count, -1), seeds=which, step=step, temperature=temperature).argmax(dim=1).bincount(minlength=40)
-        assert ((drawn - want).square() / want).sum() < 75
-
-
-def test_noise_of_rows_steps_and_neighbours_is_unrelated():
-    rows = perturb(torch.zeros(64, 4096), seeds=torch.arange(64), step=torch.tensor([3]), temperature=1.0)
-    later = perturb(torch.zeros(64, 4096), seeds=torch.arange(64), step=torch.tensor([4]), temperature=1.0)
-    assert rows.isfinite().all()
-    assert abs(float(rows.mean()) - 0.5772) < 4 * 1.2825 / 512  # Gumbel: mean Euler's constant, standard deviation pi / sqrt 6; 512^2 draws
-    assert float(rows.std()) == pytest.approx(math.pi / math.sqrt(6), abs=0.02)
-    both = torch.cat([rows, later])
-    related = torch.corrcoef(both) - torch.eye(128)
-    assert float(related.abs().max()) < 6 / math.sqrt(4096)
-    assert abs(float(torch.corrcoef(torch.stack([rows[:, 1:].flatten(), rows[:, :-1].flatten()]))[0, 1])) < 4 / 512
-
-
-def test_no_row_has_the_noise_of_another_in_another_order():
-    # Were a row's key xor-ed to the index and no more, 2,000 rows of 2^14 entries would have 8 such pairs: keys that agree in their upper 18 bits.
-    rows = torch.zeros(200, 1 << 14)
-    drawn = [perturb(rows, seeds=torch.arange(start, start + 200), step=torch.tensor([0]), temperature=1.0) for start in range(0, 2000, 200)]
-    assert len({tuple(largest) for part in drawn for largest in part.topk(3).values.tolist()}) == 2000
 
 
 def test_attention_over_a_window_is_left_to_transformers():
@@ -215,7 +157,10 @@ def test_attention_over_a_window_is_left_to_transformers():
     assert [again[5], again[0]] == short
 
 
-def test_all_layers_and_widths_share_what_is_compiled(model, monkeypatch):
+@pytest.mark.parametrize("used_only", [False, True])
+def test_all_layers_and_widths_share_what_is_compiled(model, monkeypatch, request, used_only):
+    if used_only:
+        request.getfixturevalue("used_slots_only")
     rows = prompts([30, 9, 4])
     want = one_by_one(model, rows, [])
     graphs = []
@@ -228,14 +173,14 @@ def test_all_layers_and_widths_share_what_is_compiled(model, monkeypatch):
 
     def compiled_advance(self: Decoder, steps: int, rows: int, width: int) -> None:
         widths.add(width)
-        with decoding._compiled_layers(self.model, wanted=True):
+        with slots.compiled_layers(self.model, wanted=True):
             advance(self, steps, rows, width)
 
     monkeypatch.setattr(torch, "compile", lambda function, **settings: compiler(function, backend=backend, **settings))
     monkeypatch.setattr(Decoder, "_advance", compiled_advance)
     numbers = [layer.self_attn.layer_idx for layer in model.model.layers]
     assert decode(model, rows, max_new_tokens=NEW, stops=[], pad=0, batch_size=8, fixed=True) == want
-    assert len(widths) == 2
+    assert len(widths) == (1 if used_only else 3)
     assert 0 < len(graphs) < 2 * len(numbers)  # a layer is cut in a few pieces around its attention; each was compiled once
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == numbers
     assert all("forward" not in layer.__dict__ for layer in model.model.layers)
@@ -282,6 +227,28 @@ def test_warming_up_for_a_graph_changes_no_token(model, monkeypatch):
     assert decode(model, prompts(), max_new_tokens=NEW, stops=stops, pad=0, batch_size=16, noise=noise, fixed=True) == want
     assert len(warm) == 3 * len(set(warm))  # every shape was warmed up once, and after that only replayed
     assert len(set(warm)) >= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("heads", "shared", "size"), [(4, 4, 64), (14, 2, 64), (8, 2, 128), (6, 1, 16)])
+def test_the_kernel_for_slots_in_use_is_the_product_under_a_mask(dtype, heads, shared, size):
+    generator = torch.Generator("cuda").manual_seed(0)
+    rows, width, slot = 12, 208, torch.tensor([171], device="cuda")
+    query, keys, values = (torch.randn(rows, *shape, size, generator=generator, device="cuda", dtype=dtype) for shape in ((heads, 1), *[(shared, width)] * 2))
+    first = torch.tensor([0, 1, 31, 32, 33, 95, 96, 140, 159, 160, 170, 171], device="cuda")
+    assert slots.one_kernel(keys, values)
+    columns = torch.arange(width, device="cuda")
+    hidden = (columns < first[:, None]) | (columns > slot)
+    mask = hidden.float().mul(torch.finfo(torch.float32).min)[:, None, None]
+    module = torch.nn.Identity()
+    want, _ = slots.attend(module, query.float(), keys.float(), values.float(), mask, scaling=0.3)
+    got, _ = slots.attend(module, query, keys[:rows], values[:rows], mask, scaling=0.3, first_slot=first, last_slot=slot)
+    assert got.shape == want.shape
+    assert torch.allclose(got.float(), want, atol=2e-2, rtol=1e-2)
+    garbage = torch.where(hidden[:, None, :, None], float("nan"), 1.0).to(dtype)
+    again, _ = slots.attend(module, query, keys * garbage, values * garbage, mask, scaling=0.3, first_slot=first, last_slot=slot)
+    assert torch.equal(again, got)  # what is hidden is not read
 
 
 @pytest.mark.gpu

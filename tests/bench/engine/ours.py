@@ -15,8 +15,9 @@ from tasks.training import engine as engines
 from tasks.training.adapted import lean
 from tasks.training.attention import NAME
 from tasks.training.completions import score_completions
-from tasks.training.decoding import Decoder, decoding_weights
+from tasks.training.decoding import Decoder
 from tasks.training.memory import GIB
+from tasks.training.merging import decoding_weights
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
