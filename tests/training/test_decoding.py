@@ -243,7 +243,7 @@ def test_the_kernel_for_slots_in_use_is_the_product_under_a_mask(dtype, heads, s
     mask = hidden.float().mul(torch.finfo(torch.float32).min)[:, None, None]
     module = torch.nn.Identity()
     want, _ = slots.attend(module, query.float(), keys.float(), values.float(), mask, scaling=0.3)
-    got, _ = slots.attend(module, query, keys[:rows], values[:rows], mask, scaling=0.3, first_slot=first, last_slot=slot)
+    got, _ = slots.attend(module, query, keys, values, mask, scaling=0.3, first_slot=first, last_slot=slot)
     assert got.shape == want.shape
     assert torch.allclose(got.float(), want, atol=2e-2, rtol=1e-2)
     garbage = torch.where(hidden[:, None, :, None], float("nan"), 1.0).to(dtype)
@@ -262,3 +262,18 @@ def test_cuda_graphs_give_the_tokens_of_plain_steps(model, caplog, compiled, sam
     plain = decode(model, rows, max_new_tokens=NEW, stops=stops, pad=0, batch_size=64, noise=noise, fixed=False)
     assert decode(model, rows, max_new_tokens=NEW, stops=stops, pad=0, batch_size=64, noise=noise, compiled=compiled) == plain
     assert "without" not in caplog.text
+
+
+@pytest.mark.gpu
+def test_graphs_of_slots_in_use_give_the_tokens_of_the_same_steps_taken_plainly(model, caplog, monkeypatch):
+    model = model.to("cuda", torch.bfloat16)
+    asked = {"max_new_tokens": NEW, "stops": [3], "pad": 0, "batch_size": 64, "noise": Sampling(temperature=0.9, seeds=list(range(len(LENGTHS) * 6)))}
+    got = decode(model, prompts(LENGTHS * 6), **asked)
+    assert "without" not in caplog.text
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Decoder, "_capture", fail)
+    assert decode(model, prompts(LENGTHS * 6), **asked) == got
+    assert "without" in caplog.text
