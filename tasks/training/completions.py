@@ -12,7 +12,7 @@ from tasks.training.attention import segments
 from tasks.training.packing import Bundle, Packed, pack, split
 from tasks.training.tokens import Tokens
 
-HEAD_TOKENS = 1024  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
+HEAD_TOKENS = 512  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
 
 
 def pad_left(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:

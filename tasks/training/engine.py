@@ -59,6 +59,7 @@ class Engine:
 
     model: Any
     graphs: bool
+    frugal: bool = True  # memory matters more than a few kernels
     segments: int = 0  # of any batch at most
     longest: int = 0  # segment of any batch, in tokens
     flat: Tensor = field(init=False)  # all gradients, one after another; a recording writes to fixed addresses
@@ -104,18 +105,15 @@ class Engine:
     def warm(self, bundles: Sequence[Bundle]) -> None:
         """Compute the bundles, and half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
 
-        The room of what comes later, the optimiser's moments and the gradients that a recording returns, is held meanwhile; that of the moments
-        until `make_room`. Raises OutOfMemoryError where it is not there.
+        The room of the optimiser's moments, which come later, is held until `make_room`. Raises OutOfMemoryError where it is not there.
         """
         if not self.graphs:
             return
         self._moments = torch.empty(2 * self.flat.numel(), device=self.flat.device)
-        returned = torch.empty_like(self.flat)
         for count in (len(bundles), -(-len(bundles) // 2)):
             filled = self.stage(pack(bundles[:count])).filled
             assert filled is not None
             packed_log_probs(self.model, filled.to(self.flat.device)).sum().backward()  # type: ignore[no-untyped-call]
-        del returned
         torch.cuda.empty_cache()
 
     def make_room(self) -> None:
@@ -150,11 +148,17 @@ class _Recording:
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         # Fresh leaves over the same memory: the real ones may still belong to a live graph on another stream, which no recording may touch.
         leaves: dict[str, Tensor] = {f"model.{name}": torch.nn.Parameter(each.detach()) for name, each in engine.model.named_parameters() if each.requires_grad}
-        with torch.cuda.graph(self.forward, pool=engine._pool):
+        # "thread_local": another thread makes the next batch meanwhile, and may ask the driver for host memory.
+        with torch.cuda.graph(self.forward, pool=engine._pool, capture_error_mode="thread_local"):
             self.found = functional_call(_Scorer(engine.model), leaves, (packed,))
         self.slopes = torch.zeros_like(self.found)
-        with torch.cuda.graph(self.backward, pool=engine._pool):
-            torch._foreach_add_(engine.views, list(torch.autograd.grad([self.found], list(leaves.values()), [self.slopes])))
+        with torch.cuda.graph(self.backward, pool=engine._pool, capture_error_mode="thread_local"):
+            if engine.frugal:  # each gradient is added and freed as soon as it is known
+                for leaf, view in zip(leaves.values(), engine.views, strict=True):
+                    leaf.grad = view
+                torch.autograd.backward([self.found], [self.slopes])
+            else:  # all at the end, in a few kernels
+                torch._foreach_add_(engine.views, list(torch.autograd.grad([self.found], list(leaves.values()), [self.slopes])))
         self.found = self.found.detach()
 
     def load(self, packed: Packed) -> None:

@@ -6,6 +6,7 @@ tensors. `tests/bench/engine` compares it with what is measured.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from tasks.training.completions import HEAD_TOKENS
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: half a byte, a scale byte for 64 of them, and a float for 256 scales
-ADAPTER_BYTES = 4 + 4 + 8 + 4  # float32 weight, gradient, two Adam moments, and the gradients of one batch before they are added
+ADAPTER_BYTES = 4 + 4 + 8  # float32 weight, gradient, two Adam moments
 FLOOR_TOKENS = 256  # below this a batch wastes the GPU: rather recompute layers
 MOST_TOKENS = 16_384  # beyond this a larger batch is no faster
 
@@ -95,10 +96,13 @@ class Load:
         tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) * self.width
         layer = self._layer(roomy=roomy)
         held = (shape.hidden * self.width * shape.layers + layer) if recompute else layer * shape.layers
-        passing = 3 * shape.inner * self.width + 2 * shape.hidden * self.width  # gradients of a feed-forward part; scored states and their slopes
+        slopes = 2 * shape.hidden * self.width  # scored states and the slopes of their log-probabilities
         head = min(HEAD_TOKENS, tokens) * shape.vocabulary * (2 * self.width + 4)
-        one_layer = shape.largest * self.width if self.four_bit and not roomy else 0
-        return weights + tables + self.adapter * ADAPTER_BYTES + (held + passing) * tokens + head + one_layer
+        expanded = shape.largest * self.width if self.four_bit and not roomy else 0
+        shared = 3 * shape.keys * self.keys * self.width if self.keys > 1 else 0  # gradients of repeated keys and values on their way
+        passing = max(head, expanded + (3 * shape.inner * self.width + shared) * tokens)  # the head comes before the last layer's gradients
+        returned = 4 * self.adapter if roomy else 0  # gradients of one batch before they are added
+        return weights + tables + self.adapter * ADAPTER_BYTES + (held + slopes) * tokens + passing + returned
 
     def _layer(self, *, roomy: bool) -> float:
         """What one layer keeps of one token for its backward. Frugal compiled layers compute norms and activations again from it."""
@@ -140,7 +144,5 @@ def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, wind
 
 
 def _most(load: Load, *, recompute: bool, memory: float) -> int:
-    """The most tokens at once that stay within `memory` bytes; the head's part is counted in full."""
-    base = load.peak(HEAD_TOKENS, recompute=recompute)
-    slope = load.peak(HEAD_TOKENS + 1, recompute=recompute) - base
-    return int(HEAD_TOKENS + (memory - base) / slope)
+    """The most tokens at once that stay within `memory` bytes."""
+    return bisect.bisect_right(range(MOST_TOKENS), memory, lo=1, key=lambda tokens: load.peak(tokens, recompute=recompute)) - 1
