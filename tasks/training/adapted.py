@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from tasks.contracts.failures import StudentError
+
 _MIX = (0x7FEB352D, -0x7B935975)  # multipliers of the "lowbias32" integer hash (Wellons, hash-prospector); the second is 0x846CA68B as int32
 
 
@@ -67,6 +69,7 @@ def _wrap(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
+@cache
 def can_compile() -> bool:
     """Whether torch can build kernels here: it needs Triton and a C compiler."""
     from torch.utils._triton import has_triton
@@ -111,7 +114,11 @@ def expand(frozen: list[Tensor], shape: list[int], dtype: torch.dtype) -> Tensor
     """The weight [out, in] of a frozen layer: as it is, or expanded from NF4 with double quantisation."""
     if len(frozen) == 1:
         return frozen[0]
-    packed, absmax, code, outer, offset = frozen
+    packed, absmax, code, outer, offset, table = frozen
+    if packed.is_cuda and can_compile():
+        from tasks.training.unpack import unpack
+
+        return unpack(packed, absmax, code, outer, offset, table, shape=shape, dtype=dtype)
     scales = torch.ops.bitsandbytes.dequantize_blockwise(absmax, outer, code, 256, torch.float32) + offset
     expanded: Tensor = torch.ops.bitsandbytes.dequantize_4bit(packed, scales, 64, "nf4", shape, dtype)
     return expanded
@@ -244,11 +251,13 @@ def expand_once(model: Any) -> None:
 
 
 def frozen_tensors(base: Any) -> list[Tensor]:
-    """What `expand` needs of a frozen layer: its weight, or five tensors of a 4-bit one."""
+    """What `expand` needs of a frozen layer: its weight, or six tensors of a 4-bit one."""
     state = getattr(base.weight, "quant_state", None)
     if state is None:
         return [base.weight]
-    return [base.weight.data, state.absmax, state.state2.code, state.state2.absmax, state.offset]
+    if not state.nested or (state.quant_type, state.blocksize, state.state2.blocksize) != ("nf4", 64, 256):
+        raise StudentError("This student's 4-bit weights are not NF4 in blocks of 64 with double quantisation; start from its unquantised weights")
+    return [base.weight.data, state.absmax, state.state2.code, state.state2.absmax, state.offset, state.code]
 
 
 def _forward(module: Any, x: Tensor) -> Tensor:

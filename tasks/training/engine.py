@@ -74,6 +74,15 @@ class Engine:
         self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
         self._moments: Tensor | None = None
 
+    def whole(self) -> torch.nn.Parameter:
+        """All adapter weights as one parameter over the same memory, so that an optimiser's step is one kernel instead of hundreds of small ones."""
+        joined = torch.nn.Parameter(torch.cat([each.detach().flatten() for each in self.parameters]))
+        pieces = torch.split(joined.data, [each.numel() for each in self.parameters])
+        for piece, parameter in zip(pieces, self.parameters, strict=True):
+            parameter.data = piece.view_as(parameter)
+        joined.grad = self.flat
+        return joined
+
     def start(self, *, seed: int, step: int) -> None:
         """Begin an optimiser step: draw new dropout, and put zeroed gradients where recordings expect them (the trainer removes them after each step)."""
         self.model.noise.shake(seed=seed, step=step, device=self.flat.device)
@@ -198,6 +207,7 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         four_bit=any(each.dtype == torch.uint8 for each in parameters),
         width=student.model.get_input_embeddings().weight.element_size(),
         compiled=_compiles(student, machine, tokens=steps * sum(windows) / len(windows)),
+        dropout=student.model.training and any(getattr(module, "p", 0.0) for module in student.model.modules() if isinstance(module, torch.nn.Dropout)),
         keys=sum(len(bundle.prompt) * len(bundle.completions) + bundle.size - len(bundle.prompt) for bundle in bundles) / sum(order.sizes),
     )
     available = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)

@@ -87,6 +87,7 @@ class Load:
     four_bit: bool
     width: int
     compiled: bool
+    dropout: bool = True
     keys: float = 1.0
 
     def peak(self, tokens: int, *, recompute: bool, roomy: bool = False) -> float:
@@ -111,8 +112,8 @@ class Load:
         if self.compiled and not roomy:
             return kept * width
         again = shape.inner + 2 * shape.hidden  # activations and normalised states
-        if roomy:
-            again += 5 * shape.hidden + shape.queries + shape.inner  # what dropout leaves, for each linear layer
+        if roomy and self.dropout:
+            again = 5 * shape.hidden + shape.queries + shape.inner  # what dropout leaves instead, for each linear layer
         plain = 0 if self.compiled else 2 * shape.hidden * 4 + (shape.queries + shape.keys) * width  # float32 copies in norms; states before rotation
         return (kept + again) * width + plain
 

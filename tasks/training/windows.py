@@ -50,6 +50,8 @@ class WindowTrainer(Generic[R]):
     args: Any
     state: Any
     compute_loss: Any
+    optimizer: Any
+    get_optimizer_cls_and_kwargs: Any
     loss_is_scaled_for_ga: Any = True  # the window's weight is divided by, so nothing must be divided again
 
     def row_bundle(self, row: R) -> Bundle:
@@ -67,6 +69,13 @@ class WindowTrainer(Generic[R]):
     def get_train_dataloader(self) -> Any:
         """One window after another, the same in every process: each takes its own micro-batches of it."""
         return _Loader(self.rows, batch_sampler=self.order, collate_fn=self.cut)  # type: ignore[arg-type]
+
+    def create_optimizer(self, *_: Any) -> Any:
+        """The optimiser that the arguments name, over all adapter weights as one parameter; every element gets what it would get alone."""
+        if self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = kind([self.engine.whole()], **{**settings, "weight_decay": self.args.weight_decay})
+        return self.optimizer
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the trainer would look for padded ids."""
