@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -74,14 +75,19 @@ class Engine:
         self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
         self._moments: Tensor | None = None
 
+    @cached_property
     def whole(self) -> torch.nn.Parameter:
-        """All adapter weights as one parameter over the same memory, so that an optimiser's step is one kernel instead of hundreds of small ones."""
-        joined = torch.nn.Parameter(torch.cat([each.detach().flatten() for each in self.parameters]))
-        pieces = torch.split(joined.data, [each.numel() for each in self.parameters])
-        for piece, parameter in zip(pieces, self.parameters, strict=True):
-            parameter.data = piece.view_as(parameter)
+        """All adapter weights as one parameter, so that an optimiser's step is one kernel instead of hundreds of small ones."""
+        joined = torch.nn.Parameter(torch.zeros_like(self.flat))
         joined.grad = self.flat
         return joined
+
+    def bind(self) -> None:
+        """Move the adapter's weights, as they are now, into `whole`. The trainer may have moved or loaded them since they were made."""
+        pieces = torch.split(self.whole.data, [each.numel() for each in self.parameters])
+        for piece, parameter in zip(pieces, self.parameters, strict=True):
+            piece.copy_(parameter.detach().flatten())
+            parameter.data = piece.view_as(parameter)
 
     def start(self, *, seed: int, step: int) -> None:
         """Begin an optimiser step: draw new dropout, and put zeroed gradients where recordings expect them (the trainer removes them after each step)."""

@@ -74,7 +74,7 @@ class WindowTrainer(Generic[R]):
         """The optimiser that the arguments name, over all adapter weights as one parameter; every element gets what it would get alone."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = kind([self.engine.whole()], **{**settings, "weight_decay": self.args.weight_decay})
+            self.optimizer = kind([self.engine.whole], **{**settings, "weight_decay": self.args.weight_decay})
         return self.optimizer
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -88,6 +88,7 @@ class WindowTrainer(Generic[R]):
             try:
                 self.engine.start(seed=self.args.seed, step=self.state.global_step)
                 if not self._warm:
+                    self.engine.bind()
                     self.engine.warm(self._largest())
                     self.engine.start(seed=self.args.seed, step=self.state.global_step)
                     self._warm = True
