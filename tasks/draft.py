@@ -11,7 +11,7 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("draft", version=1, run_name="draft {split}")
+@table_stage("draft", version=2, run_name="draft {split}")
 async def draft(
     work: Work, *, split: str, questions: TableRef[Question], student: ModelRef, benchmark: str, max_new_tokens: int, numbers: Student, seed: int
 ) -> Table[Drafted]:

@@ -11,7 +11,7 @@ from tasks.logic.examples import sft_examples, training_length
 from tasks.stage import Context, Model, Work, model_stage
 
 
-@model_stage("finetune", version=1, run_name="finetune {track}")
+@model_stage("finetune", version=2, run_name="finetune {track}")
 async def finetune(
     work: Work,
     *,

@@ -12,7 +12,7 @@ from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("pair", version=1, run_name="pair")
+@table_stage("pair", version=2, run_name="pair")
 async def pair(
     work: Work,
     *,

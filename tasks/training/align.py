@@ -136,6 +136,7 @@ class Selection(TrainerCallback):
             temperature=0.0,
             seed=self.step.seed,
             batch_size=self.step.machine.generate_batch,
+            compiling=self.step.machine.compile,
             report=lambda done, total, note: self.report(done, total, f"dev after epoch {epoch}: {note}"),
         )
         completions = join(completions)

@@ -15,6 +15,7 @@ from tasks.contracts.artifacts import read_rows, write_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.rows import Completion, Request
+from tasks.training.adapted import can_compile
 from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.decoding import Tick, decode
 from tasks.training.guards import four_bit, verdicts_fit
@@ -23,9 +24,11 @@ from tasks.training.packing import Bundle
 from tasks.training.processes import join, rank, share
 from tasks.training.progress import Report
 from tasks.training.sampling import Sampling
+from tasks.training.slots import plain_layers
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import end_ids, prompt_ids, text_ids
 
+COMPILED_STEPS = 2000  # decode steps from which fusing their kernels on a GPU saves more than the few seconds it takes
 HISTORY = "history.json"  # beside an adapter; holds the longest completion of each arm it was trained on
 
 
@@ -45,6 +48,7 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
         temperature=step.temperature,
         seed=step.seed,
         batch_size=step.machine.generate_batch,
+        compiling=step.machine.compile,
         report=report,
     )
     completions = join(completions)
@@ -65,9 +69,20 @@ def trained_lengths(adapter: Path) -> dict[str, int]:
 
 
 def answer(
-    student: Student, requests: Sequence[Request], *, max_new_tokens: int, temperature: float, seed: int, batch_size: int, report: Report
+    student: Student,
+    requests: Sequence[Request],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    batch_size: int,
+    report: Report,
+    compiling: str = "auto",
 ) -> list[Completion]:
-    """Reply to every request, in order. `temperature` 0 is greedy; sampling depends on seed, qid and sample, not on the batch a request lands in."""
+    """Reply to every request, in order. `temperature` 0 is greedy; sampling depends on seed, qid and sample, not on the batch a request lands in.
+
+    `compiling`: "auto", "always" or "never" fuse the kernels of a GPU's decode steps.
+    """
     was_training = student.model.training
     student.model.eval()
     replies: dict[int, Completion] = {}
@@ -80,9 +95,10 @@ def answer(
 
     try:
         open_ended = [index for index, request in enumerate(requests) if not request.yes_choices]
-        replies.update(
-            _generate(student, requests, open_ended, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size, tick=tick)
-        )
+        steps = -(-len(open_ended) // batch_size) * max_new_tokens
+        wanted = compiling == "always" or (compiling == "auto" and steps > COMPILED_STEPS)
+        settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "compiled": wanted and student.device.type == "cuda" and can_compile()}
+        replies.update(_generate(student, requests, open_ended, temperature=temperature, seed=seed, tick=tick, **settings))
         chosen = [index for index, request in enumerate(requests) if request.yes_choices]
         replies.update(_choose(student, requests, chosen, tick=tick))
     finally:
@@ -91,7 +107,7 @@ def answer(
 
 
 def _generate(
-    student: Student, requests: Sequence[Request], indices: list[int], *, max_new_tokens: int, temperature: float, seed: int, batch_size: int, tick: Tick
+    student: Student, requests: Sequence[Request], indices: list[int], *, temperature: float, seed: int, tick: Tick, **settings: Any
 ) -> dict[int, Completion]:
     """Completions of open-ended requests. Noise is seeded by what is asked, so that the batch size (execution) never changes a sample (recipe)."""
     asked = [_asked(student, requests[index]) for index in indices]
@@ -99,9 +115,9 @@ def _generate(
         return {}
     stops = end_ids(student.tokenizer)
     noise = Sampling(temperature=temperature, seeds=[_row_seed(seed, requests[index]) for index in indices]) if temperature > 0 else None
-    cached = min(batch_size, len(asked)) * (max(map(len, asked)) + max_new_tokens)
-    with decoding_weights(student.model, cached_tokens=cached) as model:
-        found = decode(model, asked, max_new_tokens=max_new_tokens, stops=stops, pad=_pad(student), batch_size=batch_size, noise=noise, tick=tick)
+    cached = min(settings["batch_size"], len(asked)) * (max(map(len, asked)) + settings["max_new_tokens"])
+    with plain_layers(student.model), decoding_weights(student.model, cached_tokens=cached) as model:
+        found = decode(model, asked, stops=stops, pad=_pad(student), noise=noise, tick=tick, **settings)
     return {index: _completion(student, requests[index], ids, set(stops)) for index, ids in zip(indices, found, strict=True)}
 
 

@@ -92,6 +92,18 @@ def one_token_attention(model: Any) -> Iterator[None]:
 
 
 @contextmanager
+def plain_layers(model: Any) -> Iterator[None]:
+    """Decoder layers without what training compiled of them: with a cache it would be compiled anew for every layer."""
+    layers = [layer for layer in model.get_decoder().layers if "forward" in layer.__dict__]
+    compiled = [layer.__dict__.pop("forward") for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, compiled, strict=True):
+            layer.forward = forward
+
+
+@contextmanager
 def compiled_layers(model: Any, *, wanted: bool) -> Iterator[None]:
     """Decoder layers run as one compiled function: a layer sees a cache of its own only, as number 0, so that all layers look alike to the compiler."""
     layers = list(model.get_decoder().layers) if wanted else []

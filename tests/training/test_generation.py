@@ -109,3 +109,16 @@ def test_a_step_writes_the_table_and_refuses_too_few_tokens_for_what_the_arm_was
 def test_a_folder_without_weights_is_named(tmp_path):
     with pytest.raises(StudentError, match="nowhere"):
         load_student(weights(tmp_path / "nowhere"), folder=tmp_path, device="cpu", trainable=False)
+
+
+def test_answers_do_not_go_through_what_training_compiled_and_leave_it_in_place(tiny):
+    student = load_student(weights(tiny), folder=tiny, device="cpu", trainable=False)
+    before = ask(student, requests(3))
+
+    def compiled(*_, **__):
+        raise AssertionError("compiled for training")
+
+    for layer in student.model.get_decoder().layers:
+        layer.forward = compiled
+    assert [row.text for row in ask(student, requests(3))] == [row.text for row in before]
+    assert all(layer.forward is compiled for layer in student.model.get_decoder().layers)
