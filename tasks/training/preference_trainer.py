@@ -29,7 +29,7 @@ from tasks.training.windows import WindowTrainer
 
 RAMP = 0.1  # share of the first batch_mean epoch over which centring sets in
 # One column each of what a window leaves of every pair: all in nats, `margin` and the two after `gap` per token.
-FIGURES = ("index", "weight", "margin", "a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_exp")
+COLUMNS = ("index", "weight", "margin", "a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_exp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         self.mean_gap, self.log_mean = Smoothed(), Smoothed()
         self.margins: list[list[float]] = [[] for _ in rows]  # first-sight log-gap per token of each pair, one an epoch
         self.masks: dict[int, list[float]] = {}
-        self.seen: list[Tensor] = []  # this window's FIGURES, one row a pair
+        self.seen: list[Tensor] = []  # this window's COLUMNS, one row a pair
         self.means: dict[str, float] = {}
         self.raw_loss: Tensor | float = 0.0
         kept = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters() if parameter.requires_grad}
@@ -184,7 +184,7 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         total = sum(row[1] for row in rows)
         for row in rows:
             self.margins[int(row[0])].append(row[2])
-        self.means = {name: sum(row[1] * row[place] for row in rows) / total for place, name in enumerate(FIGURES) if place >= 3} if total else {}
+        self.means = {name: sum(row[1] * row[place] for row in rows) / total for place, name in enumerate(COLUMNS) if place >= 3} if total else {}
         if self.means:
             self.mean_gap.add(self.means["gap"])
             self.log_mean.add(math.log(max(self.means["mean_exp"], 1e-30)))
