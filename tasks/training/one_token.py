@@ -5,6 +5,8 @@ It reads the slots in use and no others, so that no width of the storage has to 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -52,3 +54,20 @@ def attend_one_token(query: Tensor, keys: Tensor, values: Tensor, *, first: Tens
     out = torch.empty_like(query)
     _kernel[(rows, heads)](query, keys, values, out, first, slot, scale, keys.stride(0), keys.stride(1), heads // keys.shape[1], size, _SLOTS, num_warps=1)
     return out.view(rows, 1, heads, size)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store(new_keys: Any, new_values: Any, keys: Any, values: Any, slot: Any, row_stride: Any, head_stride: Any, size: tl.constexpr) -> None:
+    row, head = tl.program_id(0), tl.program_id(1)
+    inside = tl.arange(0, size)
+    source = (row * tl.num_programs(1) + head) * size + inside
+    target = row.to(tl.int64) * row_stride + head.to(tl.int64) * head_stride + tl.load(slot) * size + inside
+    tl.store(keys + target, tl.load(new_keys + source))
+    tl.store(values + target, tl.load(new_values + source))
+
+
+def store_one_token(new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, *, slot: Tensor) -> None:
+    """Write [rows, key heads, 1, d] into slot[0] of both storages, in one launch."""
+    rows, heads, _, size = new_keys.shape
+    new_keys, new_values = new_keys.contiguous(), new_values.contiguous()
+    _store[(rows, heads)](new_keys, new_values, keys, values, slot, keys.stride(0), keys.stride(1), size, num_warps=1)

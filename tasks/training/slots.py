@@ -29,8 +29,13 @@ class Slots(StaticLayer):  # type: ignore[no-untyped-call]
         """Store [rows, heads, 1, head size]; return all visible slots."""
         assert self.keys is not None
         assert self.values is not None
-        self.keys.index_copy_(2, self.cumulative_length, key_states)
-        self.values.index_copy_(2, self.cumulative_length, value_states)
+        if one_kernel(self.keys, self.values):
+            from tasks.training.one_token import store_one_token  # needs Triton
+
+            store_one_token(key_states, value_states, self.keys, self.values, slot=self.cumulative_length)
+        else:
+            self.keys.index_copy_(2, self.cumulative_length, key_states)
+            self.values.index_copy_(2, self.cumulative_length, value_states)
         return self.keys[:, :, : self.max_cache_len], self.values[:, :, : self.max_cache_len]
 
 
