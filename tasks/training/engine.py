@@ -59,7 +59,7 @@ class Engine:
     """Log-probabilities of packed batches under a model in training."""
 
     model: Any
-    graphs: bool
+    graphs: bool  # on CUDA in bfloat16; attention in float32 goes segment by segment, which the host must see
     frugal: bool = True  # memory matters more than a few kernels
     segments: int = 0  # of any batch at most
     longest: int = 0  # segment of any batch, in tokens
@@ -232,9 +232,8 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         expand_once(student.model)
         student.model.noise.kept = True
     segments = _up(order.window * max(len(bundle.completions) for bundle in bundles) + 1, 32)
-    return Engine(
-        student.model, graphs=True, segments=segments, longest=max(len(bundle.prompt) + len(each) for bundle in bundles for each in bundle.completions)
-    ), fit
+    longest = max(len(bundle.prompt) + len(each) for bundle in bundles for each in bundle.completions)
+    return Engine(student.model, graphs=load.width == 2, frugal=not fit.roomy, segments=segments, longest=longest), fit
 
 
 def compile_for_scoring(student: Student, machine: Machine, *, tokens: int) -> None:
