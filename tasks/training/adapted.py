@@ -78,16 +78,6 @@ def can_compile() -> bool:
 
 
 @cache
-def _pointwise(function: Any, share: float) -> Any:
-    """`drop` or `undrop` of a share as one CUDA kernel; plain where none can be built."""
-
-    def bound(*tensors: Tensor) -> Tensor:
-        return function(*tensors, share)  # type: ignore[no-any-return]
-
-    return torch.compile(bound, dynamic=True) if can_compile() else bound
-
-
-@cache
 def _kernel(share: float) -> Any:
     """`drop` of a share as one CUDA kernel for any number of tokens; plain where none can be built."""
 

@@ -21,7 +21,7 @@ from tasks.logic.answers import parse_verdict
 from tasks.training.alarms import EpochFigures, alarms
 from tasks.training.checkpoints import MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
 from tasks.training.completions import score_completions, scored_tokens
-from tasks.training.engine import prepare
+from tasks.training.engine import Engine, prepare
 from tasks.training.generation import answer
 from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
 from tasks.training.memory import Fit
@@ -64,7 +64,8 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
     selection = Selection(step, student, exams, work, report)
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
+    selection.engine = engine
     # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
     trainer = PreferenceTrainer(
         engine=engine,
@@ -90,6 +91,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     kept = selection.best()
     chosen = load_kept(student, selection.folder(kept))
     save_trained(chosen, out, curve=curve, arms=[pair.arm for pair in pairs], rows=[row.chosen for row in rows])
+    raised = _alarms(trainer, curve, selection.candidates, examined=bool(exams))
     wait()
     if rank() == 0:
         shutil.rmtree(work, ignore_errors=True)
@@ -101,7 +103,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         "history": curve,
         "selection": selection.table(),
         "kept_epoch": kept,
-        "alarms": _alarms(trainer, curve, selection.candidates, examined=bool(exams)),
+        "alarms": raised,
         "guards": guards,
         "machine": trainer.how(fit),
         "resumed_from_step": checkpoint.step if checkpoint else 0,
@@ -120,6 +122,7 @@ class Selection(TrainerCallback):
         self.work = work
         self.report = report
         self.candidates: list[Candidate] = []
+        self.engine: Engine | None = None
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the trainer, before it saves its checkpoint."""
@@ -129,6 +132,8 @@ class Selection(TrainerCallback):
         """Save the adapter as it is now and let it answer the exams greedily."""
         if rank() == 0:
             save_adapter(self.student.model, self.folder(epoch))
+        if self.engine is not None:
+            self.engine.forget()  # answering needs the room that recordings hold
         completions = answer(
             self.student,
             share(self.exams),
@@ -164,7 +169,8 @@ def _alarms(trainer: PreferenceTrainer, curve: Sequence[dict[str, Any]], candida
     epochs = []
     for number, first in enumerate(range(0, len(curve), trainer.steps_per_epoch), start=1):
         points = curve[first : first + trainer.steps_per_epoch]
-        means = {name: sum(point[name] for point in points) / len(points) for name in ("chosen_shift", "reward_accuracy")}
+        seen = [point for point in points if "chosen_shift" in point]  # a window whose pairs are all left out has no figures
+        means = {name: sum(point[name] for point in seen) / max(len(seen), 1) for name in ("chosen_shift", "reward_accuracy")}
         epochs.append(EpochFigures(**means, correct=candidates[number].correct))
     lengths = [(row.chosen.completion, row.rejected.completion) for row in trainer.rows]
     gaps = [seen[-1] * sum(pair) / 2 for seen, pair in zip(trainer.margins, lengths, strict=True)]
@@ -206,7 +212,7 @@ def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: S
         "lora_families": lora_coverage(student.model),
         "longest_row": longest,
         "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
-        "packing_error": packing_is_exact(student.model, [shortest.bundle]),
+        "packing_error": packing_is_exact(student.model, [row.bundle for row in sorted(rows, key=lambda row: row.bundle.size)[:2]]),
         "lora_matrices_with_gradient": gradients_flow(student.model, [shortest.bundle]),
         "start": _start(step, student, rows[:PROBE_PAIRS]),
     }

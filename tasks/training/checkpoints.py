@@ -155,5 +155,5 @@ class TellProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Called by the trainer after each optimiser step."""
-        if logs and "raw_loss" in logs and state.is_world_process_zero:
+        if logs and "raw_loss" in logs and state.global_step <= state.max_steps:  # one resumed at its very end takes a step of learning rate 0 more
             self.report(state.global_step, state.max_steps, f"loss {logs['raw_loss']:.3f}")

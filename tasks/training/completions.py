@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.training.attention import segments
+from tasks.training.device import free_bytes
 from tasks.training.packing import Bundle, Packed, pack, split
 from tasks.training.tokens import Tokens
 
@@ -76,7 +77,7 @@ def scored_tokens(device: torch.device) -> int:
     """Tokens to read at once without gradients, where nothing else is asked for: what keeps the device busy and needs little memory."""
     if device.type != "cuda":
         return 2048
-    return 8192 if torch.cuda.mem_get_info(device)[0] > 16 * 2**30 else 2048
+    return 8192 if free_bytes(device) > 16 * 2**30 else 2048
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from tasks.training.completions import packed_log_probs
 from tasks.training.memory import GIB, Fit, Load, choose, shape_of
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, fill, pack
+from tasks.training.processes import join, world
 from tasks.training.student import Student
 
 PAYS = 1e16  # weights x tokens of a run from which compiling saves more than it takes: 260 steps of 5,800 tokens for a 7B student
@@ -118,15 +119,16 @@ class Engine:
         return _Replay.apply(self._anchor, recording)[: len(packed.source)]  # type: ignore[no-any-return, no-untyped-call]
 
     def warm(self, bundles: Sequence[Bundle]) -> None:
-        """Compute the bundles, and half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
+        """Compute the bundles, and about half of them, once and forget the results: what is compiled or chosen at first sight must not be while recording.
 
         The room of the optimiser's moments, which come later, is held until `make_room`. Raises OutOfMemoryError where it is not there.
         """
         if not self.graphs:
             return
         self._moments = torch.empty(2 * self.flat.numel(), device=self.flat.device)
-        for count in (len(bundles), -(-len(bundles) // 2)):
-            filled = self.stage(pack(bundles[:count])).filled
+        half = bundles[: len(bundles) // 2] or [_halved(bundles[0])]
+        for group in (bundles, half):
+            filled = self.stage(pack(group)).filled
             assert filled is not None
             packed_log_probs(self.model, filled.to(self.flat.device)).sum().backward()  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
@@ -201,8 +203,12 @@ class _Replay(torch.autograd.Function):
         return None, None
 
 
-def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, bundles: Sequence[Bundle]) -> tuple[Engine, Fit]:
-    """The engine for a run of `steps` windows of an order over bundles."""
+def _halved(bundle: Bundle) -> Bundle:
+    return replace(bundle, prompt=bundle.prompt[: -(-len(bundle.prompt) // 2)], completions=tuple(each[: -(-len(each) // 2)] for each in bundle.completions))
+
+
+def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, bundles: Sequence[Bundle], dropout: bool) -> tuple[Engine, Fit]:
+    """The engine for a run of `steps` windows of an order over bundles, the same in all processes."""
     if student.device.type != "cuda":
         return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
     windows = [sum(order.sizes[index] for index in window) for window in order.windows(0)]
@@ -212,8 +218,8 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         adapter=sum(each.numel() for each in parameters if each.requires_grad),
         four_bit=any(each.dtype == torch.uint8 for each in parameters),
         width=student.model.get_input_embeddings().weight.element_size(),
-        compiled=_compiles(student, machine, tokens=steps * sum(windows) / len(windows)),
-        dropout=student.model.training and any(getattr(module, "p", 0.0) for module in student.model.modules() if isinstance(module, torch.nn.Dropout)),
+        compiled=_compiles(student, machine, tokens=steps * sum(windows) / len(windows) / world()),
+        dropout=dropout,
         keys=sum(len(bundle.prompt) * len(bundle.completions) + bundle.size - len(bundle.prompt) for bundle in bundles) / sum(order.sizes),
     )
     available = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
@@ -222,16 +228,19 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         recompute=machine.recompute,
         tokens=machine.batch_tokens,
         longest=max(order.sizes),
-        window=_up(max(windows), 128),
+        window=_up(-(-max(windows) // world()), 128),
         memory=min(available, (machine.gpu_memory_gib or math.inf) * GIB) * ROOM,
         setting="execution.train.gpu_memory_gib" if machine.gpu_memory_gib else "what the driver says",
     )
+    fits = join([fit])
+    fit = replace(fit, tokens=min(each.tokens for each in fits), recompute=any(each.recompute for each in fits), roomy=all(each.roomy for each in fits))
     if load.compiled:
         compile_layers(student.model, frugal=not fit.roomy)
     if fit.roomy:
         expand_once(student.model)
         student.model.noise.kept = True
     segments = _up(order.window * max(len(bundle.completions) for bundle in bundles) + 1, 32)
+    torch.cuda.reset_peak_memory_stats(student.device)
     longest = max(len(bundle.prompt) + len(each) for bundle in bundles for each in bundle.completions)
     return Engine(student.model, graphs=load.width == 2, frugal=not fit.roomy, segments=segments, longest=longest), fit
 

@@ -157,6 +157,8 @@ def _choice(student: Student, request: Request, choice: str, context: tuple[int,
     start = len(text_ids(student.tokenizer, request.prefix))
     if joined[:start] != list(context[len(context) - start :]):
         raise GuardError(f"The choice {choice!r} changes the tokens of the prefix {request.prefix!r}; move the space between them into the choice")
+    if len(joined) == start:
+        raise GuardError(f"Request {request.qid} has the empty choice {choice!r}; give it words")
     return tuple(joined[start:])
 
 

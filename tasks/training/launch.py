@@ -91,7 +91,7 @@ def _follow(child: subprocess.Popen[str], on_progress: Callable[[Progress], None
             return failure
         event = read_event(line)
         if isinstance(event, Failure):
-            failure = event
+            failure = failure or event  # of several processes, the first to give up knows why
         else:
             on_progress(event)
 

@@ -1,4 +1,4 @@
-"""The fit oracle: what training will take of a GPU's memory, from the model's shape, before anything is loaded; and how much to compute at once.
+"""The fit oracle: what training will take of a GPU's memory, from the model's shape alone; and how much to compute at once.
 
 Counted, not measured: weights, adapters with gradients and both Adam moments, what each token leaves for the backward, and the largest passing
 tensors. `tests/bench/engine` compares it with what is measured.
@@ -130,11 +130,11 @@ def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, wind
         if load.peak(wanted, recompute=False, roomy=True) <= memory:
             return Fit(tokens=wanted, recompute=False, peak=load.peak(wanted, recompute=False, roomy=True), roomy=True)
         least = longest if recompute == "never" else max(longest, min(FLOOR_TOKENS, wanted))
-        most = _most(load, recompute=False, memory=memory)
+        most = _most(load, recompute=False, memory=memory, limit=wanted)
         if most >= (least if tokens is None else wanted):
             return Fit(tokens=min(wanted, most), recompute=False, peak=load.peak(min(wanted, most), recompute=False))
     if recompute != "never":
-        most = _most(load, recompute=True, memory=memory)
+        most = _most(load, recompute=True, memory=memory, limit=wanted)
         if most >= (longest if tokens is None else wanted):
             return Fit(tokens=min(wanted, most), recompute=True, peak=load.peak(min(wanted, most), recompute=True))
     least = longest if tokens is None else wanted
@@ -144,6 +144,6 @@ def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, wind
     )
 
 
-def _most(load: Load, *, recompute: bool, memory: float) -> int:
-    """The most tokens at once that stay within `memory` bytes."""
-    return bisect.bisect_right(range(MOST_TOKENS), memory, lo=1, key=lambda tokens: load.peak(tokens, recompute=recompute)) - 1
+def _most(load: Load, *, recompute: bool, memory: float, limit: int) -> int:
+    """The most tokens at once, up to `limit`, that stay within `memory` bytes."""
+    return bisect.bisect_right(range(limit + 1), memory, lo=1, key=lambda tokens: load.peak(tokens, recompute=recompute)) - 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from tasks.training.device import free_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def decoding_weights(model: Any, *, cached_tokens: int) -> Iterator[Any]:
     found = dict(_mergeable(model))
     size = model.get_input_embeddings().weight.element_size()
     needed = sum(size * module.in_features * module.out_features for module in found.values()) + cached_tokens * _token_bytes(model, size)
-    if found and 1.1 * needed > _free_bytes(model.get_input_embeddings().weight.device):
+    if found and 1.1 * needed > free_bytes(model.get_input_embeddings().weight.device):
         logger.warning("Decoding with adapters apart, which is slower: merged weights need %.1f GB of free memory", 1.1 * needed / 1e9)
         found = {}
     try:
@@ -71,9 +72,3 @@ def _token_bytes(model: Any, size: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * size)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0

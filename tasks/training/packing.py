@@ -79,6 +79,8 @@ def pack(bundles: Sequence[Bundle]) -> Packed:
     lengths: list[int] = []
     for bundle in bundles:
         begin, prompt = len(ids), len(bundle.prompt)
+        if not all(bundle.completions):
+            raise ValueError("a completion without tokens has no probability")
         for number, completion in enumerate(bundle.completions):
             first, read = len(ids), completion[:-1]
             text = read if number else (*bundle.prompt, *read)

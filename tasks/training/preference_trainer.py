@@ -25,7 +25,7 @@ from tasks.training.preference_loss import dr_weights, preference_loss
 from tasks.training.sft import restore_precision
 from tasks.training.student import Student
 from tasks.training.tokens import Tokens
-from tasks.training.windows import WindowTrainer
+from tasks.training.windows import Window, WindowTrainer
 
 RAMP = 0.1  # share of the first batch_mean epoch over which centring sets in
 # One column each of what a window leaves of every pair: all in nats, `margin` and the two after `gap` per token.
@@ -150,11 +150,14 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One window; its figures go into the log, and into the moving averages that the next one uses."""
-        self.seen = []
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.raw_loss = loss
         self._fold()
         return loss
+
+    def _window(self, model: Any, window: Window[PairRow]) -> Tensor:
+        self.seen = []  # here, because a window that ran out of memory starts again
+        return super()._window(model, window)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | float | None = None) -> Tensor:
         """This micro-batch's share of the step's loss under the present phase."""
@@ -223,6 +226,7 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
     def _mask(self, quantile: float) -> list[bool]:
         if not quantile:
             return [True] * len(self.rows)
-        margins = [sum(seen) / len(seen) for seen in self.margins] if all(self.margins) else None
+        before = [seen[: self.epoch] for seen in self.margins]  # of finished epochs only: a run resumed inside this one must see the same
+        margins = [sum(seen) / len(seen) for seen in before] if all(before) else None
         scores = suspicion([row.disagreement for row in self.rows], margins)
         return kept_pairs(scores, [row.stratum for row in self.rows], quantile=quantile)

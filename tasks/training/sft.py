@@ -22,6 +22,7 @@ from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import SftStep
 from tasks.contracts.rows import Example
 from tasks.training.checkpoints import Checkpoint, MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
+from tasks.training.device import choose_device
 from tasks.training.engine import Engine, prepare
 from tasks.training.generation import HISTORY
 from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, packing_is_exact, same_prompts
@@ -31,7 +32,7 @@ from tasks.training.packing import Bundle, Packed, pack
 from tasks.training.processes import rank
 from tasks.training.progress import Report
 from tasks.training.results import step_identity
-from tasks.training.student import Student, add_new_adapter, choose_device, load_student, save_adapter
+from tasks.training.student import Student, add_new_adapter, load_student, save_adapter
 from tasks.training.tokens import Tokens, tokenize_example
 from tasks.training.windows import WindowTrainer
 
@@ -137,7 +138,7 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=step.recipe.lora.dropout > 0)
     trainer = WeightedSftTrainer(
         engine=engine,
         student=student,
@@ -150,7 +151,8 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     checkpoint = newest_complete(work, identity=identity)
     with full_disk_explained(work):
         resume(trainer, checkpoint)
-        curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in trainer.state.log_history if "raw_loss" in log]
+        logs = [log for log in trainer.state.log_history if "raw_loss" in log and log["step"] <= steps]
+        curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in logs]
         save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
     if rank() == 0:
         shutil.rmtree(work, ignore_errors=True)

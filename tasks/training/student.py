@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tasks.contracts.jobs import ConvertStep, Weights
 from tasks.contracts.recipes import Lora
 from tasks.training.adapted import lean
 from tasks.training.attention import NAME as PACKED
+from tasks.training.device import choose_device
 from tasks.training.progress import Report
 from tasks.training.tokens import end_ids
 
@@ -40,14 +40,6 @@ class Student:
         return device
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda"; raises StudentError where CUDA is wanted and absent."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise StudentError("execution.train.device is cuda, but torch sees no CUDA device; set it to auto or cpu, or mend the driver")
-    local = int(os.environ.get("LOCAL_RANK", "0"))  # set where a step runs in several processes, one a GPU
-    return torch.device("cuda", local) if wanted != "cpu" and torch.cuda.is_available() else torch.device("cpu")
-
-
 def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool) -> Student:
     """Load full weights in their number format, and the adapter on top where one is named.
 
@@ -67,6 +59,8 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
         )
     except (OSError, ValueError, KeyError) as error:
         raise StudentError(f"{source} cannot be loaded as a causal language model ({error}); delete the folder and fetch the student again") from error
+    except torch.OutOfMemoryError as error:
+        raise StudentError(f"GPU memory does not hold the weights of {source}; choose a smaller student, quantization nf4, or a larger GPU") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     # A strided input would make the head a batched product, which copies its weights once a row on a CPU.

@@ -82,35 +82,44 @@ class WindowTrainer(Generic[R]):
         return 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Forward and backward of one window; returns its loss. Where memory runs out the budget halves and the window starts again."""
+        """Forward and backward of one window; returns its loss. Where memory runs out, in any process, the budget halves and the window starts again."""
         model.train()
         while True:
-            try:
-                self.engine.start(seed=self.args.seed, step=self.state.global_step)
-                if not self._warm:
-                    self.engine.bind()
-                    self.engine.warm(self._largest())
-                    self.engine.start(seed=self.args.seed, step=self.state.global_step)
-                    self._warm = True
-                loss = self._window(model, inputs if inputs.budget == self.budget else self.cut(inputs.rows))
-                self.engine.make_room()
-                return loss
-            except torch.OutOfMemoryError as error:
-                if self.budget <= max(self.order.sizes):
-                    raise GuardError(
-                        "GPU memory runs out even with one row at a time: set execution.train.recompute to always, or use shorter rows (max_length) "
-                        "or a smaller student. What was trained so far is kept"
-                    ) from error
-                self.budget //= 2
-                self.halvings += 1
-                logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
+            self.engine.start(seed=self.args.seed, step=self.state.global_step)
+            loss = self._attempt(model, inputs)
+            if self.accelerator.num_processes > 1:
+                short = torch.tensor(float(loss is None), device=self.args.device)
+                if float(self.accelerator.reduce(short, reduction="sum")):
+                    loss = None
+            if loss is not None:
+                return self._joined(loss)
+            if self.budget <= max(self.order.sizes):
+                raise GuardError(
+                    "GPU memory runs out even with one row at a time: set execution.train.recompute to always, or use shorter rows (max_length) "
+                    "or a smaller student. What was trained so far is kept"
+                )
+            self.budget //= 2
+            self.halvings += 1
+            logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
             self.engine.forget()
 
     def cut(self, rows: Sequence[R]) -> Window[R]:
-        """A window as this process's micro-batches of it, ready on the host."""
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        groups = split([self.row_bundle(row).size for row in rows], budget=self.budget, parts=processes)[rank::processes]
-        return Window(rows, self.budget, [self.collate([rows[index] for index in group]) for group in groups if group])
+        """A window as this process's micro-batches of it, ready on the host. Runs beside the training, which may halve the budget meanwhile."""
+        budget, processes, rank = self.budget, self.accelerator.num_processes, self.accelerator.process_index
+        groups = split([self.row_bundle(row).size for row in rows], budget=budget, parts=processes)[rank::processes]
+        return Window(rows, budget, [self.collate([rows[index] for index in group]) for group in groups if group])
+
+    def _attempt(self, model: Any, window: Window[R]) -> Tensor | None:
+        """This process's part of a window's loss, with its gradients; None where memory ran out."""
+        try:
+            if not self._warm:
+                self.engine.bind()
+                self.engine.warm(self._largest())
+                self.engine.start(seed=self.args.seed, step=self.state.global_step)
+                self._warm = True
+            return self._window(model, window if window.budget == self.budget else self.cut(window.rows))
+        except torch.OutOfMemoryError:
+            return None
 
     def _largest(self) -> list[Bundle]:
         """Rows that fill one micro-batch."""
@@ -128,6 +137,11 @@ class WindowTrainer(Generic[R]):
             part = self.compute_loss(model, batch, num_items_in_batch=total)
             self.accelerator.backward(part)
             loss += part.detach()
+        self.engine.make_room()
+        return loss
+
+    def _joined(self, loss: Tensor) -> Tensor:
+        """The window's loss over all processes, whose gradients are summed too."""
         if self.accelerator.num_processes > 1:
             self.engine.flat.copy_(self.accelerator.reduce(self.engine.flat, reduction="sum"))
             loss = self.accelerator.reduce(loss, reduction="sum")

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         job = _read_job(options.folder)
-        processes.connect(cpu=any(step.machine.device == "cpu" for step in job.steps if not isinstance(step, ConvertStep)))
+        _connect(job)
         run_steps(job, options.folder.resolve(), events)
     except SocratuneError as error:
         write_event(events, Failure(error=type(error).__name__, message=str(error)))
@@ -64,6 +64,10 @@ def run_steps(job: Job, folder: Path, events: TextIO) -> None:
 
 def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
     """Run one step; returns its summary."""
+    if not isinstance(step, ConvertStep):
+        from tasks.training.device import hold_memory
+
+        hold_memory(step.machine)
     match step:
         case ConvertStep():
             from tasks.training.student import convert_gguf
@@ -89,9 +93,19 @@ def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
 
 def _reporter(events: TextIO, index: int, name: str) -> Report:
     def report(done: int, total: int, note: str) -> None:
-        write_event(events, Progress(step=index, name=name, done=done, total=total, note=note))
+        if processes.rank() == 0:
+            write_event(events, Progress(step=index, name=name, done=done, total=total, note=note))
 
     return report
+
+
+def _connect(job: Job) -> None:
+    """Join the other processes of the job, where there are any."""
+    if processes.world() > 1:
+        from tasks.training.device import choose_device
+
+        device = next(step.machine.device for step in job.steps if not isinstance(step, ConvertStep))
+        processes.connect(cpu=choose_device(device).type == "cpu")
 
 
 def _read_job(folder: Path) -> Job:
@@ -103,8 +117,8 @@ def _read_job(folder: Path) -> Job:
 
 
 def _claim_stdout() -> TextIO:
-    """Keep standard output for events, those of the first process; whatever a library prints goes to standard error."""
-    events = os.fdopen(os.dup(1) if processes.rank() == 0 else os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    """Keep standard output for events; whatever a library prints goes to standard error."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 

@@ -66,7 +66,7 @@ def trainer_for(tiny: Path, folder: Path, recipe: Align) -> PreferenceTrainer:
     rows = align._rows(student, read_rows(folder / step.pairs, Pair))
     order = WindowOrder([row.bundle.size for row in rows], window=recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in recipe.phases), steps=None, tokens=None)
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
     args = align._arguments(step, folder / "work", steps, fit)
     return PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=args, callbacks=[])
 

@@ -41,7 +41,7 @@ def losses(trainer) -> list[float]:
 
 def train(step, student: Student, rows: list[SftRow], work: Path, *, steps: int) -> list[float]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
-    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows])
+    engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
     args = sft._arguments(step, work, steps, fit)
     trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=args, callbacks=[])
     trainer.train()

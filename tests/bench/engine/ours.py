@@ -130,7 +130,7 @@ def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bund
         compile="auto",
         generate_batch=job.prompts_at_once,
     )
-    return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles)
+    return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles, dropout=not job.reading.startswith("dpo"))
 
 
 def _settings(job: Job, fit: Any, folder: str) -> dict[str, Any]:
