@@ -34,6 +34,7 @@ FULL = (
     Phase(epochs=2, beta=0.1, cal="batch_mean", dr="none", drop_quantile=0.0),
     Phase(epochs=1, beta=0.1, cal="batch_mean", dr="paper", drop_quantile=0.25),
 )
+CENTRED_ONCE = Phase(epochs=1, beta=0.1, cal="batch_mean", dr="none", drop_quantile=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,40 @@ def test_faults_are_found_before_training(tiny, folder):
     )
     with pytest.raises(GuardError, match="cuts answers before their verdict"):
         run_align(asked, folder, silent)
+
+
+def test_a_window_that_starts_again_for_memory_counts_its_pairs_once(tiny, folder, monkeypatch):
+    calm = trainer_for(tiny, folder, align_recipe(PLAIN, CENTRED_ONCE, learning_rate=5e-3))
+    calm.train()
+    tight = trainer_for(tiny, folder, align_recipe(PLAIN, CENTRED_ONCE, learning_rate=5e-3))
+    compute, calls = tight.compute_loss, []
+
+    def short(model, inputs, **rest):
+        calls.append(len(inputs.packed.ids))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")  # after a first micro-batch of the window has been counted
+        return compute(model, inputs, **rest)
+
+    monkeypatch.setattr(tight, "compute_loss", short)
+    tight.train()
+    assert tight.halvings == 1
+    assert [len(seen) for seen in tight.margins] == [2] * 20
+    assert logged(tight, "raw_loss") == pytest.approx(logged(calm, "raw_loss"), abs=1e-4)
+
+
+def test_a_run_resumed_inside_an_epoch_draws_the_mask_that_the_epoch_began_with(tiny, folder):
+    trainer = trainer_for(tiny, folder, align_recipe(*FULL))
+    trainer.state.global_step = 9
+    trainer.margins = [[-1.0, 0.5, 0.5] if index in (0, 1) else [1.0, 1.0, 1.0] for index in range(20)]
+    begun = [trainer.row_weight(row) for row in trainer.rows]
+    trainer.masks = {}
+    trainer.margins = [[*seen, 99.0 - index] for index, seen in enumerate(trainer.margins)]  # this epoch's own, as a checkpoint inside it has them
+    assert [trainer.row_weight(row) for row in trainer.rows] == begun
+
+
+def test_a_window_whose_pairs_are_all_left_out_raises_no_alarm_and_no_error(tiny, folder):
+    trainer = trainer_for(tiny, folder, align_recipe(PLAIN))
+    curve = [{"chosen_shift": 0.1, "reward_accuracy": 1.0}, {}, {"chosen_shift": 0.1, "reward_accuracy": 1.0}]
+    trainer.margins = [[0.0] for _ in trainer.rows]
+    candidates = [align.Candidate(epoch, 0, 0, 0) for epoch in range(2)]
+    assert isinstance(align._alarms(trainer, curve, candidates, examined=False), list)

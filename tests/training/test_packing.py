@@ -35,6 +35,11 @@ def test_nothing_predicts_the_first_token_of_a_text_without_prompt():
     assert (packed.ids.tolist(), packed.source.tolist(), packed.target.tolist()) == ([4, 5], [0, 1], [5, 6])
 
 
+def test_a_completion_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="without tokens"):
+        pack([Bundle(prompt=(1, 2), completions=((4, 5), ()))])
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 100), st.integers(1, 4))
 def test_a_window_is_cut_into_groups_within_the_budget_and_nothing_is_lost(sizes, budget, parts):
     groups = split(sizes, budget=budget, parts=parts)

@@ -205,3 +205,18 @@ def test_faults_are_found_before_training(tiny, tmp_path):
     with pytest.raises(StudentError, match="cannot be put on this student"):
         run_sft(short.model_copy(update={"weights": weights(tiny, adapter="strange")}), tmp_path, silent)
     assert not list(tmp_path.glob(".adapter*"))
+
+
+def test_a_run_killed_after_its_last_checkpoint_reports_no_step_too_many(tiny, tmp_path, monkeypatch):
+    step = sft_step(tmp_path, tiny, examples(20), steps=7)  # three steps an epoch: the run ends inside one
+    straight = run_sft(step, tmp_path, silent)
+    broken = step.model_copy(update={"out": "broken"})
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "save_trained", lambda *_, **__: (_ for _ in ()).throw(Stop))
+        with pytest.raises(Stop):
+            run_sft(broken, tmp_path, silent)
+    told: list[int] = []
+    resumed = run_sft(broken, tmp_path, lambda done, total, note: told.append(done))
+    assert resumed["resumed_from_step"] == 7
+    assert resumed["history"] == straight["history"]
+    assert all(done <= 7 for done in told)
