@@ -10,7 +10,7 @@ HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-dpo bench-generate up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -43,6 +43,9 @@ bench-teacher: install  ## our teacher caller beside the rivals, about 40 minute
 
 bench-train: install  ## our SFT beside TRL's on a GPU (BENCH=--cpu shows that it runs without one)
 	$(BIN)/python -m tests.bench.engine train $(BENCH)
+
+bench-gpus: install  ## our SFT on one, two and four GPUs
+	$(BIN)/python -m tests.bench.engine all --only sft_cot,sft_cot_2gpu,sft_cot_4gpu --sides ours $(BENCH)
 
 bench-dpo: install  ## the same for preference pairs
 	$(BIN)/python -m tests.bench.engine dpo $(BENCH)

@@ -29,15 +29,19 @@ def main() -> None:
     if options.one:
         name, side = options.one
         job = job_of(name, model=options.model, cpu=options.cpu, quick=options.quick)
-        options.result.write_text(json.dumps(take(job, side, plan=options.plan)))
+        row = take(job, side, plan=options.plan)
+        if os.environ.get("RANK", "0") == "0":
+            options.result.write_text(json.dumps(row))
         sys.stderr.flush()
         os._exit(0)  # the device's memory goes with the process; taking all apart first takes seconds
     header = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {options.model}{', tiny on a CPU' if options.cpu else ''}{', quick' if options.quick else ''}"
     print(f"## Engine bench\n\n{header}, Python {platform.python_version()}, {_versions()}, commit {_commit()}\n", flush=True)
     rows: dict[tuple[str, str], Row] = {}
     for name in options.only:
-        for side in options.sides:
+        for side in options.sides if READINGS[name].processes == 1 else ["ours"]:
             row = _same_run(name, side, rows) or _one(name, side, options)
+            if "rate" in row and "rate" in (one := rows.get((READINGS[name].base, side), {})):
+                row["scaling"] = row["rate"] / one["rate"]
             rows[name, side] = row
             sys.stderr.write(f"{name} {side}: {json.dumps(row)}\n")
             kept = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "model": options.model, "cpu": options.cpu}
@@ -85,7 +89,9 @@ def _one(name: str, side: str, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         given = ["--model", options.model, "--plan", options.plan, "--result", str(result), *flags]
-        command = [sys.executable, "-m", "tests.bench.engine", "--one", name, side, *given]
+        count = READINGS[name].processes
+        starter = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command = [sys.executable, *starter, "-m", "tests.bench.engine", "--one", name, side, *given]
         with log.open("w") as file:
             try:
                 code = subprocess.run(command, cwd=PROJECT, env=environment, stdout=file, stderr=file, timeout=LIMIT, check=False).returncode
@@ -105,6 +111,7 @@ def _table(rows: dict[tuple[str, str], Row], *, barred: bool) -> str:
         reading = READINGS[name]
         bars = [(str(bar), {True: "yes", False: "no", None: "-"}[bar.reached(row) if barred else None]) for bar in reading.bars]
         rate = f"{row['rate']:,.1f} {reading.unit}" if "rate" in row else row.get("error", "-")
+        rate += f" ({row['scaling']:.2f} x one GPU)" if "scaling" in row else ""
         figures = [_figure(row.get(key), digits) for key, digits in (("step_ms", 1), ("peak_gib", 2), ("reserved_gib", 2))]
         how = row.get("plan", "") + (", the run without the cap" if row.get("same_run") else "")
         lines.append(_line([name, side, rate, *figures, ", ".join(bar for bar, _ in bars), ", ".join(said for _, said in bars), how]))

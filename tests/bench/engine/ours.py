@@ -1,5 +1,6 @@
 """Our engine: the side that the bars are about, through the trainers that a run uses."""
 
+import os
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from trl import DPOConfig, SFTConfig
 from tasks.contracts.jobs import Machine
 from tasks.contracts.recipes import Align, Phase
 from tasks.training import engine as engines
+from tasks.training import processes
 from tasks.training.adapted import lean
 from tasks.training.attention import NAME
 from tasks.training.completions import score_completions
@@ -111,6 +113,9 @@ def generate_seconds(job: Job) -> Generated:
 
 
 def _student(job: Job) -> Student:
+    processes.connect(cpu=job.cpu)
+    if not job.cpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     model, tokenizer = random_student(job.model, cpu=job.cpu, attention=NAME)
     adapted = get_peft_model(model, lora())
     for parameter in adapted.parameters():
@@ -123,7 +128,7 @@ def _student(job: Job) -> Student:
 def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bundle]) -> Any:
     machine = Machine(
         device="auto",
-        processes=1,
+        processes=job.processes,
         batch_tokens=None,
         gpu_memory_gib=CAP_GIB if job.capped else None,
         recompute="auto",

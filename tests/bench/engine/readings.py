@@ -39,6 +39,8 @@ class Reading:
     bars: tuple[Bar, ...]
     law: str = ""
     capped: bool = False
+    processes: int = 1  # one a GPU, each with its 32 samples; ours alone, beside `base`
+    base: str = ""
 
 
 def _rate(value: float, unit: str) -> tuple[Bar, ...]:
@@ -51,6 +53,8 @@ READINGS = {
     "sft_direct_8gb": Reading("train", "seq/s", _rate(110, "seq/s"), law="direct", capped=True),
     "sft_cot_8gb": Reading("train", "seq/s", _rate(60, "seq/s"), law="cot", capped=True),
     "sft_2x2048_8gb": Reading("train", "seq/s", (Bar("peak_gib", 5.6, "GiB", at_most=True),), capped=True),
+    "sft_cot_2gpu": Reading("gpus", "seq/s", (Bar("scaling", 1.8, "x one GPU"),), law="cot", processes=2, base="sft_cot"),
+    "sft_cot_4gpu": Reading("gpus", "seq/s", (Bar("scaling", 3.5, "x one GPU"),), law="cot", processes=4, base="sft_cot"),
     "dpo": Reading("dpo", "pairs/s", _rate(60, "pairs/s")),
     "dpo_8gb": Reading("dpo", "pairs/s", _rate(15, "pairs/s"), capped=True),
     "generate": Reading("generate", "tok/s", (*_rate(12000, "tok/s"), Bar("step_ms", 10, "ms", at_most=True))),
@@ -60,7 +64,7 @@ GROUPS = tuple(dict.fromkeys(reading.group for reading in READINGS.values()))
 
 def job_of(name: str, *, model: str, cpu: bool, quick: bool) -> Job:
     reading = READINGS[name]
-    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, cpu=cpu, quick=quick)
+    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, processes=reading.processes, cpu=cpu, quick=quick)
 
 
 def take(job: Job, side: str, *, plan: str) -> Row:
@@ -73,7 +77,7 @@ def _ours(job: Job) -> Callable[[], Row]:
 
     def reading() -> Row:
         match READINGS[job.reading].group:
-            case "train":
+            case "train" | "gpus":
                 return trained(job, ours.sft_seconds(job))
             case "dpo":
                 return trained(job, ours.dpo_seconds(job))

@@ -3,6 +3,8 @@
 A 7B is quantised matrix by matrix on the device, so that no copy of it in bf16 ever exists and it fits an 8 GB card while it is made.
 """
 
+import os
+
 import bitsandbytes as bnb
 import torch
 from accelerate import init_empty_weights
@@ -46,7 +48,7 @@ def random_student(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A frozen student on the device. `nf4`: all linear layers but the head in NF4 with double quantisation; `bf16`: none."""
     torch.manual_seed(seed)
-    device = torch.device("cpu" if cpu else "cuda:0")
+    device = torch.device("cpu" if cpu else f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     config = config_of(name, cpu=cpu)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -62,7 +64,7 @@ def random_student(
         for key, buffer in [*module.named_buffers(recurse=False)]:
             setattr(module, key, buffer.to(device))
     if not cpu:
-        model.hf_device_map = {"": 0}
+        model.hf_device_map = {"": device.index}
     return model.requires_grad_(False).eval(), random_tokenizer(config.vocab_size)
 
 

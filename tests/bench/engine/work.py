@@ -26,6 +26,7 @@ class Job:
     reading: str
     model: str = "llama7b"
     law: str = ""  # a key of LAWS, or "" for rows of LONGEST
+    processes: int = 1
     capped: bool = False  # whether the allocator is held to what an 8 GB card has
     cpu: bool = False  # tiny shapes
     quick: bool = False
@@ -33,7 +34,7 @@ class Job:
     @property
     def batch(self) -> int:
         """Rows or pairs an optimiser step."""
-        return 4 if self.cpu else 32
+        return (4 if self.cpu else 32) * self.processes
 
     @property
     def vocabulary(self) -> int:
