@@ -19,6 +19,7 @@ from tasks.training import sft
 from tasks.training.engine import prepare
 from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
+from tasks.training.packing import split
 from tasks.training.sft import SftRow, WeightedSftTrainer, run_sft
 from tasks.training.student import Student, add_new_adapter, load_student
 from tests.training.jobs import MACHINE, examples, sft_step, silent, stock, weights
@@ -85,11 +86,17 @@ def test_with_equal_weights_every_loss_is_that_of_stock_trl(tiny, tmp_path, step
     assert ours[0] - ours[-1] > 0.1  # it learns, so equality is not that of two standing still
 
 
-def test_how_a_step_is_cut_into_micro_batches_changes_nothing(tiny, tmp_path, step):
-    cut = train(step, fresh(tiny, step), rows_of(fresh(tiny, step)), tmp_path / "cut", steps=4)
-    whole = step.model_copy(update={"machine": MACHINE.model_copy(update={"batch_tokens": 5000})})
-    student = fresh(tiny, step)
-    assert train(whole, student, rows_of(student), tmp_path / "whole", steps=4) == pytest.approx(cut, abs=1e-5)
+def test_a_step_of_32_rows_in_16_parts_or_more_is_the_same_as_in_one(tiny, tmp_path, step):
+    step = step.model_copy(update={"recipe": step.recipe.model_copy(update={"effective_batch": 32})})
+    curves = []
+    for budget in (70, 50_000):
+        cut = step.model_copy(update={"machine": MACHINE.model_copy(update={"batch_tokens": budget})})
+        student = fresh(tiny, cut)
+        rows = rows_of(student)
+        sizes = [row.bundle.size for row in rows[:32]]
+        assert (len(split(sizes, budget=budget)) >= 16) == (budget == 70)
+        curves.append(train(cut, student, rows, tmp_path / str(budget), steps=4))
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
 
 
 def test_recomputing_activations_changes_nothing(tiny, tmp_path, step):
