@@ -137,21 +137,9 @@ def adapted(
 
 
 @adapted.register_fake
-def _(
-    x: Tensor,
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor | None,
-    keys: Tensor | None,
-    columns: Tensor,
-    frozen: list[Tensor],
-    shape: list[int],
-    scale: float,
-    share: float,
-    kept: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dropped = torch.empty_like(x) if kept and keys is not None else x.new_empty(0)
-    return x.new_empty(x.shape[0], shape[0]), x.new_empty(x.shape[0], a.shape[0]), dropped
+def _(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    dropped = torch.empty_like(x) if rest[-1] and keys is not None else x.new_empty(0)
+    return x.new_empty(x.shape[0], b.shape[0]), x.new_empty(x.shape[0], a.shape[0]), dropped
 
 
 @torch.library.custom_op("socratune::adapted_backward", mutates_args=())
@@ -184,22 +172,8 @@ def adapted_backward(
 
 
 @adapted_backward.register_fake
-def _(
-    gradient: Tensor,
-    x: Tensor,
-    dropped: Tensor,
-    low: Tensor,
-    a: Tensor,
-    b: Tensor,
-    keys: Tensor | None,
-    columns: Tensor,
-    frozen: list[Tensor],
-    shape: list[int],
-    scale: float,
-    share: float,
-    needs_x: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return gradient.new_empty(gradient.shape[0] if needs_x else 0, a.shape[1]), torch.empty_like(a), torch.empty_like(b)
+def _(gradient: Tensor, x: Tensor, dropped: Tensor, low: Tensor, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return gradient.new_empty(gradient.shape[0] if rest[-1] else 0, a.shape[1]), torch.empty_like(a), torch.empty_like(b)
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,8 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     work = out.with_name(f".{out.name}.work")
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
-    selection = Selection(step, student, exams, work, report)
     engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
-    selection.engine = engine
+    selection = Selection(step, student, exams, work, report, engine)
     # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
     trainer = PreferenceTrainer(
         engine=engine,
@@ -81,7 +80,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     checkpoint = newest_complete(work, identity=identity)
     if checkpoint is not None:
         trainer.restore(checkpoint.notes)
-        selection.candidates = [Candidate(**each) for each in checkpoint.notes["selection"]]
+        selection.restore(checkpoint.notes)
     with full_disk_explained(work):
         if checkpoint is None:
             selection.examine(0)
@@ -115,14 +114,14 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
 class Selection(TrainerCallback):
     """Examines the adapter after every epoch and remembers each, so that the best can be kept."""
 
-    def __init__(self, step: AlignStep, student: Student, exams: Sequence[Exam], work: Path, report: Report) -> None:
+    def __init__(self, step: AlignStep, student: Student, exams: Sequence[Exam], work: Path, report: Report, engine: Engine) -> None:
         self.step = step
         self.student = student
         self.exams = exams
         self.work = work
         self.report = report
         self.candidates: list[Candidate] = []
-        self.engine: Engine | None = None
+        self.engine = engine
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the trainer, before it saves its checkpoint."""
@@ -132,8 +131,7 @@ class Selection(TrainerCallback):
         """Save the adapter as it is now and let it answer the exams greedily."""
         if rank() == 0:
             save_adapter(self.student.model, self.folder(epoch))
-        if self.engine is not None:
-            self.engine.forget()  # answering needs the room that recordings hold
+        self.engine.forget()  # answering needs the room that recordings hold
         completions = answer(
             self.student,
             share(self.exams),
@@ -158,6 +156,10 @@ class Selection(TrainerCallback):
     def folder(self, epoch: int) -> Path:
         """Where an epoch's adapter is kept while training runs."""
         return self.work / f"epoch-{epoch}"
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint's notes."""
+        self.candidates = [Candidate(**each) for each in notes["selection"]]
 
     def table(self) -> list[dict[str, Any]]:
         """The candidates as plain values."""

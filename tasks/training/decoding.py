@@ -228,7 +228,7 @@ class Decoder:
 
 
 def _precision(model: Any) -> torch.autocast:
-    """bfloat16 products where a bfloat16 model has float32 parts (adapters), as `arithmetic` has; no cached casts, which a graph would outlive."""
+    """bfloat16 products where a bfloat16 model has float32 parts (adapters), as in training; no cached casts, which a graph would outlive."""
     weight = model.get_input_embeddings().weight
     mixed = weight.dtype == torch.bfloat16 and any(each.dtype == torch.float32 for each in model.parameters())
     return torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=mixed, cache_enabled=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -42,12 +41,7 @@ class Slots(StaticLayer):  # type: ignore[no-untyped-call]
 def one_kernel(keys: Tensor, values: Tensor) -> bool:
     """Whether one kernel attends to a storage [rows, key heads, slots, head size]: it reads the slots in use and needs neither width nor mask."""
     size = keys.shape[-1]
-    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16) and size == values.shape[-1] and size & (size - 1) == 0 and _triton()
-
-
-@cache
-def _triton() -> bool:
-    return can_compile()
+    return keys.is_cuda and keys.dtype in (torch.bfloat16, torch.float16) and size == values.shape[-1] and size & (size - 1) == 0 and can_compile()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -103,12 +103,6 @@ def add_trained_adapter(model: PreTrainedModel, adapter: Path, *, trainable: boo
         raise StudentError(f"{adapter} cannot be put on this student ({error}); it was trained for another one, or is damaged: train it again") from error
 
 
-def arithmetic(model: Any) -> torch.autocast:
-    """The precision of generation and plain scoring: a bfloat16 student multiplies adapters in bfloat16, as it was trained (tasks/training/adapted.py)."""
-    weight = model.get_input_embeddings().weight
-    return torch.autocast(weight.device.type, dtype=torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
-
-
 def _leaned(model: Any) -> Any:
     """Let adapted layers compute our way. Frozen adapters of a bfloat16 student become what every use would make of them."""
     lean(model)

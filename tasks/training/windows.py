@@ -7,6 +7,7 @@ by the window's total weight, so that the objective of a step is the same howeve
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -33,7 +34,7 @@ class Window(NamedTuple, Generic[R]):
     batches: list[Any]
 
 
-class WindowTrainer(Generic[R]):
+class WindowTrainer(ABC, Generic[R]):
     """Mix-in for a Trainer: feeds it whole windows, and does each in as many micro-batches as the budget asks for.
 
     A subclass says what of a row is computed and what it weighs (`row_bundle`, `row_weight`), how rows become a batch (`collate`), and what a
@@ -54,17 +55,17 @@ class WindowTrainer(Generic[R]):
     get_optimizer_cls_and_kwargs: Any
     loss_is_scaled_for_ga: Any = True  # the window's weight is divided by, so nothing must be divided again
 
+    @abstractmethod
     def row_bundle(self, row: R) -> Bundle:
         """What is computed of a row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row_weight(self, row: R) -> float:
         """The row's part of the total that its window's loss is divided by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, rows: Sequence[R]) -> Any:
         """Rows as one micro-batch on the host."""
-        raise NotImplementedError
 
     def get_train_dataloader(self) -> Any:
         """One window after another, the same in every process: each takes its own micro-batches of it."""

@@ -193,7 +193,7 @@ def test_a_dropped_pair_gives_no_gradient(tiny, folder):
 
 
 def test_the_best_epoch_is_the_first_of_the_best(tiny, folder):
-    selection = Selection(align_step(folder, tiny, [], align_recipe()), None, exams(folder, tiny, 2), folder, silent)  # type: ignore[arg-type]
+    selection = Selection(align_step(folder, tiny, [], align_recipe()), None, exams(folder, tiny, 2), folder, silent, None)  # type: ignore[arg-type]
     selection.candidates = [align.Candidate(epoch, correct, 0, 2) for epoch, correct in enumerate([1, 2, 0, 2])]
     assert selection.best() == 1
     selection.exams = []
