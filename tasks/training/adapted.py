@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -34,6 +35,7 @@ class Noise:
     salt: Tensor | None = None
     keys: Tensor | None = None
     kept: bool = False  # what dropout leaves is kept for the backward instead of drawn again: faster, for twice the memory
+    narrow: bool = False  # the layers' `narrow` copies of their adapters are those of this very moment
 
     def shake(self, *, seed: int, step: int, device: torch.device) -> None:
         """Go on to another optimiser step."""
@@ -114,11 +116,24 @@ def expand(frozen: list[Tensor], shape: list[int], dtype: torch.dtype) -> Tensor
     return expanded
 
 
+def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale * left @ right in one kernel: a step of QLoRA is thousands of small ones, and each costs some microseconds beside its work."""
+    return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scale)
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left @ right in another precision, unrounded between where the device can."""
+    if left.is_cuda and left.dtype != dtype:
+        return torch.mm(left, right, out_dtype=dtype)
+    return (left @ right).to(dtype)
+
+
 @torch.library.custom_op("socratune::adapted", mutates_args=())
 def adapted(
     x: Tensor,
     a: Tensor,
     b: Tensor,
+    narrow: list[Tensor],
     bias: Tensor | None,
     keys: Tensor | None,
     columns: Tensor,
@@ -128,16 +143,20 @@ def adapted(
     share: float,
     kept: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], scale * A drop(x) [T, r], and drop(x) where it is to be `kept`)."""
+    """x [T, in] to (W x + bias + scale * B A drop(x) [T, out], scale * A drop(x) [T, r], and drop(x) where it is to be `kept`).
+
+    `narrow` is empty, or holds A and B in the precision of x.
+    """
+    down, up = narrow or (a.to(x.dtype), b.to(x.dtype))
     dropped = _drop(x, keys, columns, share)
-    low = linear(dropped, a.to(x.dtype)).mul_(scale)
-    out = linear(low, b.to(x.dtype), bias)  # the narrow product first: the wide one hides reading it
+    low = _scaled(dropped, down.t(), scale)
+    out = linear(low, up, bias)  # the narrow product first: the wide one hides reading it
     out.addmm_(x, expand(frozen, shape, x.dtype).t())
     return out, low, dropped if kept and keys is not None else x.new_empty(0)
 
 
 @adapted.register_fake
-def _(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, a: Tensor, b: Tensor, narrow: list[Tensor], bias: Tensor | None, keys: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     dropped = torch.empty_like(x) if rest[-1] and keys is not None else x.new_empty(0)
     return x.new_empty(x.shape[0], b.shape[0]), x.new_empty(x.shape[0], a.shape[0]), dropped
 
@@ -150,6 +169,7 @@ def adapted_backward(
     low: Tensor,
     a: Tensor,
     b: Tensor,
+    narrow: list[Tensor],
     keys: Tensor | None,
     columns: Tensor,
     frozen: list[Tensor],
@@ -162,12 +182,13 @@ def adapted_backward(
 
     Of x and drop(x) one is enough; the other is empty.
     """
-    through = (gradient @ b.to(gradient.dtype)).mul_(scale)
-    grad_b = (gradient.t() @ low).to(b.dtype)
-    grad_a = (through.t() @ (dropped if dropped.numel() else _drop(x, keys, columns, share))).to(a.dtype)
+    down, up = narrow or (a.to(gradient.dtype), b.to(gradient.dtype))
+    through = _scaled(gradient, up, scale)
+    grad_b = _product(gradient.t(), low, b.dtype)
+    grad_a = _product(through.t(), dropped if dropped.numel() else _drop(x, keys, columns, share), a.dtype)
     if not needs_x:
         return gradient.new_empty(0, a.shape[1]), grad_a, grad_b
-    grad_x = _drop(through @ a.to(gradient.dtype), keys, columns, share)
+    grad_x = _drop(through @ down, keys, columns, share)
     return grad_x.addmm_(gradient, expand(frozen, shape, gradient.dtype)), grad_a, grad_b
 
 
@@ -177,17 +198,19 @@ def _(gradient: Tensor, x: Tensor, dropped: Tensor, low: Tensor, a: Tensor, b: T
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    x, a, b, _, keys, columns, frozen, shape, scale, share, _kept = inputs
+    x, a, b, narrow, _, keys, columns, frozen, shape, scale, share, _kept = inputs
     _, low, dropped = output
-    ctx.save_for_backward(x.new_empty(0) if dropped.numel() else x, dropped, low, a, b, keys, columns, *frozen)
-    ctx.rest = (shape, scale, share)
+    ctx.save_for_backward(x.new_empty(0) if dropped.numel() else x, dropped, low, a, b, keys, columns, *narrow, *frozen)
+    ctx.rest, ctx.narrow = (shape, scale, share), len(narrow)
 
 
 def _back(ctx: Any, gradient: Tensor, *_: Tensor) -> Any:
-    x, dropped, low, a, b, keys, columns, *frozen = ctx.saved_tensors
+    x, dropped, low, a, b, keys, columns, *rest = ctx.saved_tensors
+    narrow, frozen = rest[: ctx.narrow], rest[ctx.narrow :]
     needs_x = ctx.needs_input_grad[0]
-    grad_x, grad_a, grad_b = adapted_backward(gradient.contiguous(), x, dropped, low, a, b, keys, columns, frozen, *ctx.rest, needs_x)
-    return (grad_x if needs_x else None, grad_a, grad_b, None, None, None, [None] * len(frozen), None, None, None, None)
+    grad_x, grad_a, grad_b = adapted_backward(gradient.contiguous(), x, dropped, low, a, b, narrow, keys, columns, frozen, *ctx.rest, needs_x)
+    unmoved = ([None] * len(narrow), None, None, None, [None] * len(frozen), None, None, None, None)
+    return (grad_x if needs_x else None, grad_a, grad_b, *unmoved)
 
 
 adapted.register_autograd(_back, setup_context=_keep)
@@ -201,9 +224,16 @@ def lean(model: Any) -> None:
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Linear)]
     for number, module in enumerate(layers):
         base = module.get_base_layer()
-        module.noise, module.frozen = noise, frozen_tensors(base)
+        module.noise, module.frozen, module.narrow = noise, frozen_tensors(base), []
         module.columns = column_keys(base.in_features, layer=number, device=base.weight.device)
         module.forward = types.MethodType(_forward, module)
+
+
+def narrow_into(model: Any, copies: Mapping[int, Tensor]) -> None:
+    """Tell adapted layers where copies of their A and B in the precision of their inputs lie, by the id of the parameter."""
+    for module in model.modules():
+        if hasattr(module, "frozen"):
+            module.narrow = [copies[id(each["default"].weight)] for each in (module.lora_A, module.lora_B)]
 
 
 def expand_once(model: Any) -> None:
@@ -235,6 +265,7 @@ def _forward(module: Any, x: Tensor) -> Tensor:
     keys = module.noise.keys if module.training and share else None
     flat = x.reshape(-1, x.shape[-1])
     shape = [base.out_features, base.in_features]
-    out, *_ = adapted(flat, a, b, base.bias, keys, module.columns, module.frozen, shape, scale, share, module.noise.kept)
+    narrow = module.narrow if module.noise.narrow else []
+    out, *_ = adapted(flat, a, b, narrow, base.bias, keys, module.columns, module.frozen, shape, scale, share, module.noise.kept)
     joined: Tensor = out.view(*x.shape[:-1], -1)
     return joined

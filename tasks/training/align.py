@@ -24,7 +24,6 @@ from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.engine import Engine, prepare
 from tasks.training.generation import answer
 from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
-from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
 from tasks.training.processes import join, rank, share, wait
@@ -73,7 +72,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         order=order,
         fit=fit,
         recipe=step.recipe,
-        args=_arguments(step, work, steps, fit),
+        args=_arguments(step, work, steps),
         callbacks=[selection, SaveOften(len(order)), TellProgress(report)],
     )
     trainer.add_callback(MarkComplete(identity=identity, notes=lambda: {**trainer.notes(), "selection": selection.table()}))
@@ -231,7 +230,7 @@ def _start(step: AlignStep, student: Student, rows: Sequence[PairRow]) -> dict[s
     return starts_at_reference(gaps, tokens, beta=step.recipe.phases[0].beta, dtype=dtype)
 
 
-def _arguments(step: AlignStep, work: Path, steps: int, fit: Fit) -> DPOConfig:
+def _arguments(step: AlignStep, work: Path, steps: int) -> DPOConfig:
     recipe = step.recipe
     return DPOConfig(
         output_dir=str(work),
@@ -242,5 +241,5 @@ def _arguments(step: AlignStep, work: Path, steps: int, fit: Fit) -> DPOConfig:
         warmup_steps=round(recipe.warmup * steps),
         max_length=None,
         disable_dropout=True,
-        **trainer_settings(fit=fit, device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
+        **trainer_settings(device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.training.attention import segments
 from tasks.training.device import free_bytes
-from tasks.training.packing import Bundle, Packed, pack, split
+from tasks.training.packing import Bundle, Packed, pack, split, to_device
 from tasks.training.tokens import Tokens
 
 HEAD_TOKENS = 512  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
@@ -69,7 +69,8 @@ def packed_log_probs(model: Any, packed: Packed) -> Tensor:
 
 def per_completion(per_token: Tensor, packed: Packed) -> Tensor:
     """Sums over each completion's scored tokens [C], in their order: no two runs add up differently."""
-    total: Tensor = torch.segment_reduce(per_token, "sum", lengths=packed.lengths)
+    lengths = to_device(packed.lengths, per_token.device)
+    total: Tensor = torch.segment_reduce(per_token, "sum", lengths=lengths, unsafe=True)  # "safe" waits for the device to see that they add up
     return total
 
 
@@ -90,9 +91,18 @@ def score_completions(model: Any, bundles: Sequence[Bundle], *, budget: int) -> 
     model.eval()
     try:
         device = next(model.parameters()).device
+        under_way: list[tuple[list[int], Tensor]] = []  # the device computes one batch while the host makes the next
         for group in split([bundle.size for bundle in bundles], budget=budget) if bundles else []:
             packed = pack([bundles[index] for index in group]).to(device)
-            totals = iter(per_completion(packed_log_probs(model, packed), packed).tolist())
-            yield group, [[next(totals) for _ in bundles[index].completions] for index in group]
+            under_way.append((group, per_completion(packed_log_probs(model, packed), packed)))
+            if len(under_way) > 1:
+                yield _told(*under_way.pop(0), bundles)
+        for group, totals in under_way:
+            yield _told(group, totals, bundles)
     finally:
         model.train(was_training)
+
+
+def _told(group: list[int], totals: Tensor, bundles: Sequence[Bundle]) -> tuple[list[int], list[list[float]]]:
+    numbers = iter(totals.tolist())
+    return group, [[next(numbers) for _ in bundles[index].completions] for index in group]

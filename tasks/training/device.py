@@ -30,6 +30,13 @@ def hold_memory(machine: Machine) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, machine.gpu_memory_gib * 2**30 / total), device)
 
 
+def workspace_bytes() -> int:
+    """What cuBLAS takes for each thread and stream that multiplies, by its documentation and torch's: CUBLAS_WORKSPACE_CONFIG, or 32 MiB from Hopper on."""
+    usual = ":4096:8" if torch.cuda.get_device_capability()[0] >= 9 else ":4096:2:16:8"
+    words = [int(word) for word in (os.environ.get("CUBLAS_WORKSPACE_CONFIG") or usual).split(":")[1:]]
+    return 1024 * sum(size * count for size, count in zip(words[::2], words[1::2], strict=True))
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that may still be taken: of a GPU what is free and allowed, of a machine what its system calls available."""
     if device.type == "cuda":

@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tasks.contracts.jobs import Machine
-from tasks.training.adapted import can_compile, expand_once
+from tasks.training.adapted import can_compile, expand_once, narrow_into
 from tasks.training.completions import packed_log_probs
-from tasks.training.memory import GIB, Fit, Load, choose, shape_of
+from tasks.training.device import workspace_bytes
+from tasks.training.memory import GIB, Fit, Load, choose, grain, shape_of
 from tasks.training.order import WindowOrder
-from tasks.training.packing import Bundle, Packed, fill, pack
+from tasks.training.packing import Bundle, Packed, fill, pack, to_device
 from tasks.training.processes import join, world
+from tasks.training.recompute import recompute_layers
 from tasks.training.student import Student
 
 PAYS = 1e16  # weights x tokens of a run from which compiling saves more than it takes: 260 steps of 5,800 tokens for a 7B student
@@ -47,12 +49,12 @@ def sizes_for(packed: Packed, *, segments: int, longest: int) -> Sizes:
 
     `segments` and `longest` are those of any batch of the run: a compiled layer would be compiled again for others.
     """
-    grain = 64 if len(packed.ids) <= 4096 else 128
-    shared = packed.keys is not None
-    tokens = _up(len(packed.ids) + shared, grain)  # shared keys are filled by a text, which must have a token
+    shared = packed.keys is not None  # they are filled by a text, which must have a token
+    step = grain(len(packed.ids) + shared)
+    tokens = _up(len(packed.ids) + shared, step)
     extra = tokens - len(packed.ids)
-    keys = _up(len(packed.keys) + extra, 2 * grain) if packed.keys is not None else tokens
-    return Sizes(tokens=tokens, segments=segments + 1, scored=_up(len(packed.source), 4 * grain), keys=keys, longest=_up(max(longest, 4 * grain), 256))
+    keys = _up(len(packed.keys) + extra, 2 * step) if packed.keys is not None else tokens
+    return Sizes(tokens=tokens, segments=segments + 1, scored=_up(len(packed.source), 4 * step), keys=keys, longest=_up(max(longest, 4 * step), 256))
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Engine:
     """Log-probabilities of packed batches under a model in training."""
 
     model: Any
-    graphs: bool  # on CUDA in bfloat16; attention in float32 goes segment by segment, which the host must see
+    fixed: bool  # batches are filled to a few sizes: on CUDA in bfloat16; attention in float32 goes segment by segment, which the host must see
+    graphs: bool = False  # and recorded
     frugal: bool = True  # memory matters more than a few kernels
     segments: int = 0  # of any batch at most
     longest: int = 0  # segment of any batch, in tokens
@@ -75,6 +78,7 @@ class Engine:
         self._pool = torch.cuda.graph_pool_handle() if self.graphs else None
         self._anchor = torch.zeros((), requires_grad=True, device=self.flat.device)
         self._moments: Tensor | None = None
+        self._narrow: Tensor | None = None  # `whole` in the precision of activations
 
     @cached_property
     def whole(self) -> torch.nn.Parameter:
@@ -89,20 +93,38 @@ class Engine:
         for piece, parameter in zip(pieces, self.parameters, strict=True):
             piece.copy_(parameter.detach().flatten())
             parameter.data = piece.view_as(parameter)
+        if self.fixed and self._narrow is None:
+            self._narrow = torch.empty_like(self.flat, dtype=torch.bfloat16)
+            copies = torch.split(self._narrow, [each.numel() for each in self.parameters])
+            narrow_into(self.model, {id(each): copy.view_as(each) for each, copy in zip(self.parameters, copies, strict=True)})
 
     def start(self, *, seed: int, step: int) -> None:
-        """Begin an optimiser step: draw new dropout, and put zeroed gradients where recordings expect them (the trainer removes them after each step)."""
+        """Begin an optimiser step: draw new dropout, narrow the adapters once for all its batches, and put zeroed gradients where recordings expect them.
+
+        The trainer removes gradients after each step.
+        """
         self.model.noise.shake(seed=seed, step=step, device=self.flat.device)
+        if self._narrow is not None:
+            self._narrow.copy_(self.whole.detach())
+            self.model.noise.narrow = True
         self.flat.zero_()
         for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.grad = view
 
+    def finish(self) -> None:
+        """End an optimiser step's forwards and backwards: what comes next may change the adapters."""
+        self.model.noise.narrow = False
+
     def stage(self, packed: Packed) -> Packed:
         """A batch made ready on the host; may run in another thread, beside the device's work."""
-        if not self.graphs:
+        if not self.fixed:
             return packed
         filled = fill(packed, **sizes_for(packed, segments=self.segments, longest=self.longest)._asdict())
         return replace(packed, filled=replace(filled, **{name: value.pin_memory() for name in STATIC if (value := getattr(filled, name)) is not None}))
+
+    def send(self, values: Tensor) -> Tensor:
+        """Values [..] of the host on the device, without waiting for it."""
+        return to_device(values, self.flat.device)
 
     def log_probs(self, packed: Packed) -> Tensor:
         """Natural-log probability of every scored token [N] of a staged batch, differentiable."""
@@ -111,7 +133,7 @@ class Engine:
             return packed_log_probs(self.model, packed.to(self.flat.device))
         sizes = Sizes(len(filled.ids), len(filled.ends_q), len(filled.source), len(filled.ids if filled.keys is None else filled.keys), filled.longest)
         if sizes not in self._recorded:
-            if len(self._recorded) >= GRAPHS:
+            if not self.graphs or len(self._recorded) >= GRAPHS:
                 return packed_log_probs(self.model, filled.to(self.flat.device))[: len(packed.source)]
             self._recorded[sizes] = _Recording(self, filled.to(self.flat.device))
         recording = self._recorded[sizes]
@@ -123,7 +145,7 @@ class Engine:
 
         The room of the optimiser's moments, which come later, is held until `make_room`. Raises OutOfMemoryError where it is not there.
         """
-        if not self.graphs:
+        if not self.fixed:
             return
         self._moments = torch.empty(2 * self.flat.numel(), device=self.flat.device)
         half = bundles[: len(bundles) // 2] or [_halved(bundles[0])]
@@ -210,7 +232,10 @@ def _halved(bundle: Bundle) -> Bundle:
 def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrder, bundles: Sequence[Bundle], dropout: bool) -> tuple[Engine, Fit]:
     """The engine for a run of `steps` windows of an order over bundles, the same in all processes."""
     if student.device.type != "cuda":
-        return Engine(student.model, graphs=False), Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
+        fit = Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
+        if fit.recompute:
+            recompute_layers(student.model)
+        return Engine(student.model, fixed=False), fit
     windows = [sum(order.sizes[index] for index in window) for window in order.windows(0)]
     parameters = list(student.model.parameters())
     load = Load(
@@ -220,6 +245,7 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         width=student.model.get_input_embeddings().weight.element_size(),
         compiled=_compiles(student, machine, tokens=steps * sum(windows) / len(windows) / world()),
         dropout=dropout,
+        workspaces=4 * workspace_bytes(),  # forward and backward have a thread each, launched and recorded work a stream each
         keys=sum(len(bundle.prompt) * len(bundle.completions) + bundle.size - len(bundle.prompt) for bundle in bundles) / sum(order.sizes),
     )
     available = torch.cuda.mem_get_info(student.device)[0] + torch.cuda.memory_reserved(student.device)
@@ -236,13 +262,17 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
     fit = replace(fit, tokens=min(each.tokens for each in fits), recompute=any(each.recompute for each in fits), roomy=all(each.roomy for each in fits))
     if load.compiled:
         compile_layers(student.model, frugal=not fit.roomy)
+    if fit.recompute:
+        recompute_layers(student.model)
     if fit.roomy:
         expand_once(student.model)
         student.model.noise.kept = True
     segments = _up(order.window * max(len(bundle.completions) for bundle in bundles) + 1, 32)
     torch.cuda.reset_peak_memory_stats(student.device)
     longest = max(len(bundle.prompt) + len(each) for bundle in bundles for each in bundle.completions)
-    return Engine(student.model, graphs=load.width == 2, frugal=not fit.roomy, segments=segments, longest=longest), fit
+    # Layers that are recomputed have large batches, whose launching costs little, and states in host memory, which a recording could not place.
+    fixed = load.width == 2
+    return Engine(student.model, fixed=fixed, graphs=fixed and not fit.recompute, frugal=not fit.roomy, segments=segments, longest=longest), fit
 
 
 def compile_for_scoring(student: Student, machine: Machine, *, tokens: int) -> None:

@@ -15,9 +15,14 @@ from tasks.training.completions import HEAD_TOKENS
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: half a byte, a scale byte for 64 of them, and a float for 256 scales
-ADAPTER_BYTES = 4 + 4 + 8  # float32 weight, gradient, two Adam moments
+ADAPTER_BYTES = 4 + 4 + 8 + 2  # float32 weight, gradient, two Adam moments; a narrow copy of the weight
 FLOOR_TOKENS = 256  # below this a batch wastes the GPU: rather recompute layers
 MOST_TOKENS = 16_384  # beyond this a larger batch is no faster
+
+
+def grain(tokens: int) -> int:
+    """What the size of a batch is rounded up to, so that a few recordings serve all."""
+    return 64 if tokens <= 4096 else 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ class Load:
     """What is to be trained.
 
     `width`: bytes of a plain number, 2 for bfloat16; `adapter`: its weights; `compiled`: fused kernels; `keys`: keys a token, more than 1 where
-    completions share prompts.
+    completions share prompts; `workspaces`: bytes that libraries take for themselves.
     """
 
     shape: Shape
@@ -89,21 +94,24 @@ class Load:
     compiled: bool
     dropout: bool = True
     keys: float = 1.0
+    workspaces: int = 0
 
     def peak(self, tokens: int, *, recompute: bool, roomy: bool = False) -> float:
-        """Bytes allocated at the peak of a step that computes `tokens` at once."""
+        """Bytes allocated at the peak of a step that computes `tokens` at once. Recomputed layers have their inputs in host memory."""
         shape = self.shape
+        tokens += self.keys > 1
+        tokens += -tokens % grain(tokens)
         weights = shape.linear * (NF4_BYTES if self.four_bit else self.width) + (shape.linear * self.width if roomy and self.four_bit else 0)
         tables = shape.vocabulary * shape.hidden * (1 if shape.tied else 2) * self.width
         layer = self._layer(roomy=roomy)
-        held = (shape.hidden * self.width * shape.layers + layer) if recompute else layer * shape.layers
+        held = layer + 2 * shape.hidden * self.width if recompute else layer * shape.layers
         slopes = 2 * shape.hidden * self.width  # scored states and the slopes of their log-probabilities
         head = min(HEAD_TOKENS, tokens) * shape.vocabulary * (2 * self.width + 4)
         expanded = shape.largest * self.width if self.four_bit and not roomy else 0
         shared = 3 * shape.keys * self.keys * self.width if self.keys > 1 else 0  # gradients of repeated keys and values on their way
         passing = max(head, expanded + (3 * shape.inner * self.width + shared) * tokens)  # the head comes before the last layer's gradients
         returned = 4 * self.adapter if roomy else 0  # gradients of one batch before they are added
-        return weights + tables + self.adapter * ADAPTER_BYTES + (held + slopes) * tokens + passing + returned
+        return weights + tables + self.adapter * ADAPTER_BYTES + (held + slopes) * tokens + passing + returned + self.workspaces
 
     def _layer(self, *, roomy: bool) -> float:
         """What one layer keeps of one token for its backward. Frugal compiled layers compute norms and activations again from it."""

@@ -5,8 +5,6 @@ It reads the slots in use and no others, so that no width of the storage has to 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -16,7 +14,7 @@ _SLOTS = 16  # read at once; with one warp a program this came closest to what t
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _kernel(  # type: ignore[no-untyped-def]
+def _kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as code
     query, keys, values, out, first, slot, scale, row_stride, head_stride, group: tl.constexpr, size: tl.constexpr, slots: tl.constexpr
 ):
     row, head = tl.program_id(0), tl.program_id(1)
@@ -57,17 +55,25 @@ def attend_one_token(query: Tensor, keys: Tensor, values: Tensor, *, first: Tens
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _store(new_keys: Any, new_values: Any, keys: Any, values: Any, slot: Any, row_stride: Any, head_stride: Any, size: tl.constexpr) -> None:
-    row, head = tl.program_id(0), tl.program_id(1)
-    inside = tl.arange(0, size)
-    source = (row * tl.num_programs(1) + head) * size + inside
-    target = row.to(tl.int64) * row_stride + head.to(tl.int64) * head_stride + tl.load(slot) * size + inside
-    tl.store(keys + target, tl.load(new_keys + source))
-    tl.store(values + target, tl.load(new_values + source))
+def _store(  # type: ignore[no-untyped-def]
+    new_keys, new_values, keys, values, slot, keys_stride, values_stride, row_stride, head_stride, used, size: tl.constexpr, width: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, width)
+    inside = place < used
+    target = row * row_stride + (place // size).to(tl.int64) * head_stride + tl.load(slot) * size + place % size
+    tl.store(keys + target, tl.load(new_keys + row * keys_stride + place, mask=inside), mask=inside)
+    tl.store(values + target, tl.load(new_values + row * values_stride + place, mask=inside), mask=inside)
 
 
 def store_one_token(new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, *, slot: Tensor) -> None:
     """Write [rows, key heads, 1, d] into slot[0] of both storages, in one launch."""
     rows, heads, _, size = new_keys.shape
-    new_keys, new_values = new_keys.contiguous(), new_values.contiguous()
-    _store[(rows, heads)](new_keys, new_values, keys, values, slot, keys.stride(0), keys.stride(1), size, num_warps=1)
+    new_keys, new_values = _rows_together(new_keys), _rows_together(new_values)
+    strides = (new_keys.stride(0), new_values.stride(0), keys.stride(0), keys.stride(1))
+    _store[(rows,)](new_keys, new_values, keys, values, slot, *strides, heads * size, size, triton.next_power_of_2(heads * size), num_warps=4)
+
+
+def _rows_together(states: Tensor) -> Tensor:
+    """States [rows, heads, 1, d] whose rows lie whole, however far apart."""
+    return states if states.stride(3) == 1 and states.stride(1) == states.shape[3] else states.contiguous()

@@ -16,6 +16,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from tasks.contracts.recipes import Align, Phase
+from tasks.training.completions import per_completion
 from tasks.training.drop_quantile import kept_pairs, suspicion
 from tasks.training.engine import Engine
 from tasks.training.memory import Fit
@@ -25,7 +26,7 @@ from tasks.training.preference_loss import dr_weights, preference_loss
 from tasks.training.sft import restore_precision
 from tasks.training.student import Student
 from tasks.training.tokens import Tokens
-from tasks.training.windows import Window, WindowTrainer
+from tasks.training.windows import LogWhenDue, Window, WindowTrainer
 
 RAMP = 0.1  # share of the first batch_mean epoch over which centring sets in
 # One column each of what a window leaves of every pair: all in nats, `margin` and the two after `gap` per token.
@@ -109,8 +110,6 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         self.margins: list[list[float]] = [[] for _ in rows]  # first-sight log-gap per token of each pair, one an epoch
         self.masks: dict[int, list[float]] = {}
         self.seen: list[Tensor] = []  # this window's COLUMNS, one row a pair
-        self.means: dict[str, float] = {}
-        self.raw_loss: Tensor | float = 0.0
         kept = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters() if parameter.requires_grad}
         super().__init__(
             model=student.model,
@@ -122,6 +121,7 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         )
         student.model.delete_adapter("ref")
         restore_precision(student.model, kept)
+        self.add_callback(LogWhenDue(self))
 
     @property
     def epoch(self) -> int:
@@ -149,11 +149,16 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         )
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """One window; its figures go into the log, and into the moving averages that the next one uses."""
+        """One window; where the phase follows moving averages, the next one needs this one's figures."""
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self.raw_loss = loss
-        self._fold()
+        phase = self.epochs[self.epoch]
+        if phase.cal == "batch_mean" or phase.dr != "none":
+            self.read()
         return loss
+
+    def note(self) -> list[Tensor]:
+        """COLUMNS of the window's pairs."""
+        return self.seen
 
     def _window(self, model: Any, window: Window[PairRow]) -> Tensor:
         self.seen = []  # here, because a window that ran out of memory starts again
@@ -163,41 +168,34 @@ class PreferenceTrainer(WindowTrainer[PairRow], DPOTrainer):
         """This micro-batch's share of the step's loss under the present phase."""
         phase = self.epochs[self.epoch]
         per_token = self.engine.log_probs(inputs.packed)
-        counts = inputs.packed.lengths.to(per_token.device)
-        chosen, rejected = torch.segment_reduce(per_token, "sum", lengths=counts).view(-1, 2).unbind(1)
-        chosen_tokens, rejected_tokens = counts.view(-1, 2).unbind(1)
-        reference_chosen, reference_rejected = inputs.reference_chosen.to(chosen.device), inputs.reference_rejected.to(chosen.device)
+        chosen, rejected = per_completion(per_token, inputs.packed).view(-1, 2).unbind(1)
+        chosen_tokens, rejected_tokens = self.engine.send(inputs.packed.lengths).view(-1, 2).unbind(1)
+        reference_chosen, reference_rejected = self.engine.send(inputs.reference_chosen), self.engine.send(inputs.reference_rejected)
         terms = (chosen, rejected, reference_chosen, reference_rejected)
         loss = preference_loss(*terms, beta=phase.beta, cal=phase.cal, cal_weight=self.recipe.cal_weight, mean_gap=self._centre(phase))
         a, b = chosen - reference_chosen, rejected - reference_rejected
         plain = preference_loss(*terms, beta=phase.beta).per_pair.detach()
-        weights = torch.tensor([self.row_weight(self.rows[index]) for index in inputs.index.tolist()], device=chosen.device)
+        weights = self.engine.send(torch.tensor([self.row_weight(self.rows[index]) for index in inputs.index.tolist()]))
         total = weights.sum().clamp(min=1.0) if num_items_in_batch is None else num_items_in_batch
         trust = dr_weights(plain, dr_beta=self.recipe.dr_beta, log_mean=self._log_mean(plain)) if phase.dr == "paper" else torch.ones_like(plain)
         nll = -chosen / chosen_tokens
         margin = (a - b) * 2 / (chosen_tokens + rejected_tokens)
-        figures = (inputs.index.to(chosen.device), weights, margin, a, b, a - b, a / chosen_tokens, -nll, a > b, trust, torch.exp(-plain / self.recipe.dr_beta))
+        figures = (self.engine.send(inputs.index), weights, margin, a, b, a - b, a / chosen_tokens, -nll, a > b, trust, torch.exp(-plain / self.recipe.dr_beta))
         self.seen.append(torch.stack([each.detach().float() for each in figures], dim=1))
         share: Tensor = (weights * (trust * loss.per_pair + self.recipe.nll_weight * nll)).sum() / total
         return share
 
-    def _fold(self) -> None:
-        """Take a finished window, of all processes, into averages, margins and the log."""
-        rows = [row for process in gather_object([torch.cat(self.seen).tolist() if self.seen else []]) for row in process]
+    def figures(self, note: list[Tensor]) -> dict[str, float]:
+        """Take a finished window, of all processes, into moving averages and margins; returns its means."""
+        rows = [row for process in gather_object([torch.cat(note).tolist() if note else []]) for row in process]
         total = sum(row[1] for row in rows)
         for row in rows:
             self.margins[int(row[0])].append(row[2])
-        self.means = {name: sum(row[1] * row[place] for row in rows) / total for place, name in enumerate(COLUMNS) if place >= 3} if total else {}
-        if self.means:
-            self.mean_gap.add(self.means["gap"])
-            self.log_mean.add(math.log(max(self.means["mean_exp"], 1e-30)))
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log each optimiser step in nats, beside TRL's own figures."""
-        if "loss" in logs:
-            means = {name: value for name, value in self.means.items() if name != "mean_exp"}
-            logs = {**logs, **means, "raw_loss": float(self.raw_loss), "mean_gap": self.mean_gap.value}
-        super().log(logs, start_time)
+        means = {name: sum(row[1] * row[place] for row in rows) / total for place, name in enumerate(COLUMNS) if place >= 3} if total else {}
+        if means:
+            self.mean_gap.add(means["gap"])
+            self.log_mean.add(math.log(max(means.pop("mean_exp"), 1e-30)))
+        return {**means, "mean_gap": self.mean_gap.value}
 
     def notes(self) -> dict[str, Any]:
         """What a checkpoint keeps of this trainer beside TRL's own files."""

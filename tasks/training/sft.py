@@ -34,7 +34,7 @@ from tasks.training.progress import Report
 from tasks.training.results import step_identity
 from tasks.training.student import Student, add_new_adapter, load_student, save_adapter
 from tasks.training.tokens import Tokens, tokenize_example
-from tasks.training.windows import WindowTrainer
+from tasks.training.windows import LogWhenDue, WindowTrainer
 
 PROBE_ROWS = 2
 VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
@@ -75,7 +75,6 @@ class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
         self, *, engine: Engine, student: Student, rows: Sequence[SftRow], order: WindowOrder, fit: Fit, args: SFTConfig, callbacks: Sequence[Any]
     ) -> None:
         self.engine, self.rows, self.order, self.budget = engine, rows, order, fit.tokens
-        self.raw_loss: Tensor | float = 0.0
         kept = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters() if parameter.requires_grad}
         super().__init__(
             model=student.model,
@@ -85,6 +84,7 @@ class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
             callbacks=list(callbacks),
         )
         restore_precision(student.model, kept)
+        self.add_callback(LogWhenDue(self))
 
     def row_bundle(self, row: SftRow) -> Bundle:
         """What is computed of a row."""
@@ -98,23 +98,11 @@ class WeightedSftTrainer(WindowTrainer[SftRow], SFTTrainer):
         """Rows as one micro-batch on the host."""
         return SftBatch(self.engine.stage(pack([row.bundle for row in rows])), torch.tensor([weight for row in rows for weight in row.token_weights]))
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """One window; keeps its unrounded loss for the log."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self.raw_loss = loss
-        return loss
-
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | float | None = None) -> Tensor:
         """This micro-batch's share of the step's loss, in nats per weighted token."""
         per_token: Tensor = self.engine.log_probs(inputs.packed)
-        weights: Tensor = inputs.weights.to(per_token.device)
+        weights: Tensor = self.engine.send(inputs.weights)
         return -(per_token * weights).sum() / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log each optimiser step with its unrounded loss."""
-        if "loss" in logs:
-            logs = {**logs, "raw_loss": float(self.raw_loss)}
-        super().log(logs, start_time)
 
 
 def restore_precision(model: Any, kept: dict[str, Tensor]) -> None:
@@ -145,7 +133,7 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         rows=rows,
         order=order,
         fit=fit,
-        args=_arguments(step, work, steps, fit),
+        args=_arguments(step, work, steps),
         callbacks=[SaveOften(len(order)), MarkComplete(identity=identity, notes=dict), TellProgress(report)],
     )
     checkpoint = newest_complete(work, identity=identity)
@@ -215,7 +203,7 @@ def _preflight(step: SftStep, student: Student, examples: Sequence[Example], row
     }
 
 
-def _arguments(step: SftStep, work: Path, steps: int, fit: Fit) -> SFTConfig:
+def _arguments(step: SftStep, work: Path, steps: int) -> SFTConfig:
     recipe = step.recipe
     return SFTConfig(
         output_dir=str(work),
@@ -225,11 +213,11 @@ def _arguments(step: SftStep, work: Path, steps: int, fit: Fit) -> SFTConfig:
         warmup_steps=round(recipe.warmup * steps),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **trainer_settings(fit=fit, device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
+        **trainer_settings(device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
     )
 
 
-def trainer_settings(*, fit: Fit, device: str, seed: int, window: int) -> dict[str, Any]:
+def trainer_settings(*, device: str, seed: int, window: int) -> dict[str, Any]:
     """What both trainers share. Mixed precision is off: weights are already bfloat16 (or 4-bit) and adapters stay float32."""
     return {
         "per_device_train_batch_size": window,  # a batch of the trainer is a whole window; how it is cut is ours
@@ -239,9 +227,7 @@ def trainer_settings(*, fit: Fit, device: str, seed: int, window: int) -> dict[s
         "max_grad_norm": 1.0,
         "optim": "adamw_torch_fused" if choose_device(device).type == "cuda" else "adamw_torch",
         "bf16": False,
-        "gradient_checkpointing": fit.recompute,
-        # Dropout is drawn from a hash, so no random state has to be put back for the second forward; a recorded graph could not.
-        "gradient_checkpointing_kwargs": {"use_reentrant": False, "preserve_rng_state": False},
+        "gradient_checkpointing": False,  # layers that are computed again do so by themselves
         "use_cpu": choose_device(device).type == "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

@@ -5,8 +5,6 @@ bitsandbytes does the same in three kernels, which read and write the scales twi
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -16,7 +14,7 @@ _BYTES = 1024  # of packed weights a program, two weights each
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _kernel(packed: Any, absmax: Any, code: Any, outer: Any, offset: Any, table: Any, out: Any, count: Any, bytes_: tl.constexpr) -> None:
+def _kernel(packed, absmax, code, outer, offset, table, out, count, bytes_: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton reads annotations as code
     at = tl.program_id(0).to(tl.int64) * bytes_ + tl.arange(0, bytes_)
     inside = at < count
     pair = tl.load(packed + at, mask=inside, other=0)

@@ -7,6 +7,7 @@ by the window's total weight, so that the objective of a step is the same howeve
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
 from tasks.contracts.failures import GuardError
 from tasks.training.engine import Engine
@@ -24,6 +26,7 @@ from tasks.training.packing import Bundle, split
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
+LOOK_SECONDS = 2.0  # between two looks at a GPU's figures: it stands still meanwhile, for 4 % of a step of a third of a second
 
 
 class Window(NamedTuple, Generic[R]):
@@ -34,11 +37,20 @@ class Window(NamedTuple, Generic[R]):
     batches: list[Any]
 
 
+class Unread(NamedTuple):
+    """What an optimiser step left on the device: its loss, and a subclass's note."""
+
+    step: int
+    learning_rate: float
+    loss: Tensor
+    note: Any
+
+
 class WindowTrainer(ABC, Generic[R]):
     """Mix-in for a Trainer: feeds it whole windows, and does each in as many micro-batches as the budget asks for.
 
     A subclass says what of a row is computed and what it weighs (`row_bundle`, `row_weight`), how rows become a batch (`collate`), and what a
-    batch costs (`compute_loss`).
+    batch costs (`compute_loss`). The figures of every step are logged, but a GPU's are read only now and then (`LogWhenDue`).
     """
 
     rows: Sequence[R]
@@ -47,6 +59,8 @@ class WindowTrainer(ABC, Generic[R]):
     budget: int  # tokens a micro-batch; halved where memory runs out
     halvings: int = 0
     _warm: bool = False
+    _unread: Sequence[Unread] = ()
+    _read: Sequence[dict[str, Any]] = ()
     accelerator: Any
     args: Any
     state: Any
@@ -92,8 +106,11 @@ class WindowTrainer(ABC, Generic[R]):
                 short = torch.tensor(float(loss is None), device=self.args.device)
                 if float(self.accelerator.reduce(short, reduction="sum")):
                     loss = None
+            self.engine.finish()
             if loss is not None:
-                return self._joined(loss)
+                loss = self._joined(loss)
+                self._unread = [*self._unread, Unread(self.state.global_step + 1, self.optimizer.param_groups[0]["lr"], loss, self.note())]
+                return loss
             if self.budget <= max(self.order.sizes):
                 raise GuardError(
                     "GPU memory runs out even with one row at a time: set execution.train.recompute to always, or use shorter rows (max_length) "
@@ -103,6 +120,30 @@ class WindowTrainer(ABC, Generic[R]):
             self.halvings += 1
             logger.warning("GPU memory ran out; micro-batches have at most %d tokens from here on. The objective stays the same", self.budget)
             self.engine.forget()
+
+    def note(self) -> Any:
+        """What of the step just done `figures` is to be told, left where it is."""
+        return None
+
+    def figures(self, note: Any) -> dict[str, float]:
+        """What is logged of a step beside its loss. Called once for every step, in order, in all processes at once."""
+        return {}
+
+    def read(self) -> None:
+        """Read what steps left on the device, which waits for it."""
+        steps, self._unread = self._unread, ()
+        read = [{"step": each.step, "learning_rate": each.learning_rate, "raw_loss": float(each.loss), **self.figures(each.note)} for each in steps]
+        self._read = [*self._read, *read]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log every step since the last time: its unrounded loss and its figures, in nats."""
+        if "loss" in logs:
+            self.read()
+            *before, last = self._read
+            self._read = ()
+            self.state.log_history.extend(before)
+            logs = {**logs, **{name: value for name, value in last.items() if name != "step"}}
+        super().log(logs, start_time)  # type: ignore[misc]
 
     def cut(self, rows: Sequence[R]) -> Window[R]:
         """A window as this process's micro-batches of it, ready on the host. Runs beside the training, which may halve the budget meanwhile."""
@@ -115,6 +156,7 @@ class WindowTrainer(ABC, Generic[R]):
         try:
             if not self._warm:
                 self.engine.bind()
+                self.engine.start(seed=self.args.seed, step=self.state.global_step)
                 self.engine.warm(self._largest())
                 self.engine.start(seed=self.args.seed, step=self.state.global_step)
                 self._warm = True
@@ -159,6 +201,21 @@ class WindowTrainer(ABC, Generic[R]):
             "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2) if self.engine.flat.is_cuda else None,
             "processes": self.accelerator.num_processes,
         }
+
+
+class LogWhenDue(TrainerCallback):
+    """Has a trainer log after a while, at the end of an epoch, before a checkpoint; after every step where that costs nothing."""
+
+    def __init__(self, trainer: WindowTrainer[Any]) -> None:
+        self.trainer, self.looked = trainer, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer, after the callbacks that ask for checkpoints. Several processes look at each step's state anyway."""
+        often = not self.trainer.engine.fixed or self.trainer.accelerator.num_processes > 1
+        ends = control.should_save or state.global_step >= state.max_steps or state.global_step % len(self.trainer.order) == 0
+        control.should_log = often or ends or time.monotonic() - self.looked >= LOOK_SECONDS
+        if control.should_log:
+            self.looked = time.monotonic()
 
 
 class _Loader(DataLoader[Any]):

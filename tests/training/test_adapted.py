@@ -118,12 +118,14 @@ def test_scoring_without_gradients_gives_what_training_computes(tiny):
         assert torch.allclose(per_completion(packed_log_probs(model, packed), packed), trained, atol=1e-4)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
-def test_the_operator_keeps_the_contract_by_which_compilers_handle_it(kept):
+def test_the_operator_keeps_the_contract_by_which_compilers_handle_it(kept, narrow):
     torch.manual_seed(0)
     x, a, b = (torch.randn(shape, requires_grad=True) for shape in ((6, 8), (2, 8), (5, 2)))
     keys = mix(torch.arange(6, dtype=torch.int32))
-    arguments = (x, a, b, None, keys, column_keys(8, layer=0, device=CPU), [torch.randn(5, 8)], [5, 8], 2.0, 0.25, kept)
+    copies = [a.detach().clone(), b.detach().clone()] if narrow else []
+    arguments = (x, a, b, copies, None, keys, column_keys(8, layer=0, device=CPU), [torch.randn(5, 8)], [5, 8], 2.0, 0.25, kept)
     assert set(torch.library.opcheck(torch.ops.socratune.adapted.default, arguments).values()) == {"SUCCESS"}
 
 

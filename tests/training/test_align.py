@@ -21,7 +21,6 @@ from tasks.training import align
 from tasks.training.align import Selection, run_align
 from tasks.training.engine import prepare
 from tasks.training.generation import answer
-from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PreferenceTrainer
 from tasks.training.reference import run_reference
@@ -68,7 +67,7 @@ def trainer_for(tiny: Path, folder: Path, recipe: Align) -> PreferenceTrainer:
     order = WindowOrder([row.bundle.size for row in rows], window=recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in recipe.phases), steps=None, tokens=None)
     engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
-    args = align._arguments(step, folder / "work", steps, fit)
+    args = align._arguments(step, folder / "work", steps)
     return PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=args, callbacks=[])
 
 
@@ -104,7 +103,7 @@ def test_with_all_variants_off_every_loss_is_that_of_stock_trl(tiny, folder):
     table = read_rows(folder / "referenced.parquet", Pair)
     step = align_step(folder, tiny, [], recipe)
     student = load_student(step.weights, folder=folder, device="cpu", trainable=True)
-    args = align._arguments(step, folder / "stock", 20, Fit(tokens=0, recompute=False, peak=0.0))
+    args = align._arguments(step, folder / "stock", 20)
     args.train_sampling_strategy = "sequential"
     args.beta = 0.1
     end = student.tokenizer.convert_ids_to_tokens([ours.rows[0].chosen.ids[-1]])[0]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tasks.contracts.recipes import Lora
 from tasks.training.decoding import decode
-from tasks.training.merging import decoding_weights
+from tasks.training.merging import Joined, Part, decoding_weights
 from tasks.training.student import add_new_adapter
 from tests.training.test_decoding import NEW, one_by_one, prompts
 
@@ -91,3 +91,23 @@ def test_four_bit_layers_are_spelled_out_with_their_adapter_in_float32(model):
         assert torch.allclose(tuned.get_submodule(name).weight, want, atol=1e-6)
     assert torch.equal(packed.weight.data, before)
     assert tuned.get_submodule(name).get_base_layer() is packed
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_joined_layers_give_what_each_gives_in_any_order_and_hold_nothing(biased, compiled):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, width, bias=biased and width != 4) for width in (6, 4, 2)]
+    joined = Joined(layers)
+    parts = [Part(joined, number) for number in range(3)]
+
+    def asked(x, order):
+        return [parts[number](x) for number in order]
+
+    run = torch.compile(asked, backend="eager", fullgraph=True) if compiled else asked
+    for order in ((0, 1, 2), (2, 0, 1), (0, 1, 2, 1, 0, 2)):
+        x = torch.randn(3, 8)
+        for number, made in zip(order, run(x, order), strict=True):
+            assert torch.allclose(made, layers[number](x), atol=1e-6)
+        assert joined.seen is None
+        assert joined.made == []

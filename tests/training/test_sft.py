@@ -17,7 +17,6 @@ from trl.trainer.sft_trainer import SFTTrainer
 from tasks.contracts.failures import GuardError, StudentError
 from tasks.training import sft
 from tasks.training.engine import prepare
-from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.packing import split
 from tasks.training.sft import SftRow, WeightedSftTrainer, run_sft
@@ -43,7 +42,7 @@ def losses(trainer) -> list[float]:
 def train(step, student: Student, rows: list[SftRow], work: Path, *, steps: int) -> list[float]:
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
-    args = sft._arguments(step, work, steps, fit)
+    args = sft._arguments(step, work, steps)
     trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=args, callbacks=[])
     trainer.train()
     return losses(trainer)
@@ -76,7 +75,7 @@ def test_with_equal_weights_every_loss_is_that_of_stock_trl(tiny, tmp_path, step
     plain = [
         {"input_ids": row.tokens.ids, "labels": [-100] * row.tokens.prompt + list(row.tokens.ids[row.tokens.prompt :])} for row in (rows[i] for i in order)
     ]
-    args = sft._arguments(step, tmp_path / "stock", 20, Fit(tokens=0, recompute=False, peak=0.0))
+    args = sft._arguments(step, tmp_path / "stock", 20)
     args.train_sampling_strategy, args.per_device_train_batch_size, args.gradient_accumulation_steps = "sequential", 4, 2
     twin = fresh(tiny, step)
     listened = StockLosses(model=stock(twin.model), args=args, train_dataset=Dataset.from_list(plain), processing_class=twin.tokenizer)

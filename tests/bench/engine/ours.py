@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from tasks.training.tokens import Tokens
 from tests.bench.engine.measure import CAP_GIB, Generated, Trained, timed
 from tests.bench.engine.peers import Clock
 from tests.bench.engine.shapes import lora, random_student
-from tests.bench.engine.work import Job
+from tests.bench.engine.work import LONGEST, Job
 
 COMPILES = 10**9  # steps that the engine is told of, so that it compiles: the figure is that of a long run
 SCORED, SCORED_8GB = 8192, 2048  # tokens of a reference batch, as the product reads it
@@ -50,7 +49,7 @@ def sft_seconds(job: Job) -> Trained:
     order = WindowOrder([row.bundle.size for row in rows], window=job.batch, seed=0)
     engine, fit = _prepared(job, student, order, [row.bundle for row in rows])
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, learning_rate=2e-4, **_settings(job, fit, folder))
+        config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, learning_rate=2e-4, **_settings(job, folder))
         trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=config, callbacks=[])
         return Trained(steps=_train(trainer, job, fit))
 
@@ -94,7 +93,7 @@ def dpo_seconds(job: Job) -> Trained:
     reference()
     seconds = timed(reference) / len(read)
     with tempfile.TemporaryDirectory() as folder:
-        config = DPOConfig(max_length=None, disable_dropout=True, learning_rate=5e-6, **_settings(job, fit, folder))
+        config = DPOConfig(max_length=None, disable_dropout=True, learning_rate=5e-6, **_settings(job, folder))
         trainer = PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=config, callbacks=[])
         return Trained(steps=_train(trainer, job, fit), reference=seconds)
 
@@ -129,7 +128,7 @@ def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bund
     machine = Machine(
         device="auto",
         processes=job.processes,
-        batch_tokens=None,
+        batch_tokens=None if job.law or job.reading.startswith("dpo") else 2 * LONGEST,  # two of the longest rows at once
         gpu_memory_gib=CAP_GIB if job.capped else None,
         recompute="auto",
         compile="auto",
@@ -138,8 +137,8 @@ def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bund
     return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles, dropout=not job.reading.startswith("dpo"))
 
 
-def _settings(job: Job, fit: Any, folder: str) -> dict[str, Any]:
-    settings = trainer_settings(fit=fit, device="cpu" if job.cpu else "cuda", seed=0, window=job.batch)
+def _settings(job: Job, folder: str) -> dict[str, Any]:
+    settings = trainer_settings(device="cpu" if job.cpu else "cuda", seed=0, window=job.batch)
     return {**settings, "save_strategy": "no", "max_steps": sum(steps_of(job)), "output_dir": str(Path(folder) / "out")}
 
 
@@ -148,7 +147,7 @@ def _train(trainer: Any, job: Job, fit: Any) -> list[float]:
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
-    taken = [end - start for start, end in pairwise(clock.times)]
+    taken = clock.seconds()
     if torch.cuda.is_available():
         print(
             f"how: {trainer.how(fit)} recordings {len(trainer.engine._recorded)} steps ms {[round(1000 * each) for each in taken]} "
