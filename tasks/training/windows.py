@@ -23,6 +23,7 @@ from tasks.training.engine import Engine
 from tasks.training.memory import GIB, Fit
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, split
+from tasks.training.processes import any_of
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -102,12 +103,9 @@ class WindowTrainer(ABC, Generic[R]):
         while True:
             self.engine.start(seed=self.args.seed, step=self.state.global_step)
             loss = self._attempt(model, inputs)
-            if self.accelerator.num_processes > 1:
-                short = torch.tensor(float(loss is None), device=self.args.device)
-                if float(self.accelerator.reduce(short, reduction="sum")):
-                    loss = None
+            short = any_of(loss is None)
             self.engine.finish()
-            if loss is not None:
+            if loss is not None and not short:
                 loss = self._joined(loss)
                 self._unread = [*self._unread, Unread(self.state.global_step + 1, self.optimizer.param_groups[0]["lr"], loss, self.note())]
                 return loss
@@ -210,10 +208,10 @@ class LogWhenDue(TrainerCallback):
         self.trainer, self.looked = trainer, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the trainer, after the callbacks that ask for checkpoints. Several processes look at each step's state anyway."""
-        often = not self.trainer.engine.fixed or self.trainer.accelerator.num_processes > 1
+        """Called by the trainer, after the callbacks that ask for checkpoints. Processes log together: the figures are those of all."""
+        often = not self.trainer.engine.fixed
         ends = control.should_save or state.global_step >= state.max_steps or state.global_step % len(self.trainer.order) == 0
-        control.should_log = often or ends or time.monotonic() - self.looked >= LOOK_SECONDS
+        control.should_log = any_of(often or ends or time.monotonic() - self.looked >= LOOK_SECONDS)
         if control.should_log:
             self.looked = time.monotonic()
 

@@ -90,6 +90,7 @@ def _one(name: str, side: str, options: argparse.Namespace) -> Row:
         result = Path(folder) / "result.json"
         given = ["--model", options.model, "--plan", options.plan, "--result", str(result), *flags]
         count = READINGS[name].processes
+        environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))  # a trainer cuts its batch for all that it sees
         starter = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command = [sys.executable, *starter, "-m", "tests.bench.engine", "--one", name, side, *given]
         with log.open("w") as file:
