@@ -58,6 +58,9 @@ class Teacher(_Section):
     samples: Positive
     temperature: Annotated[float, Field(ge=0.0, le=2.0)]
     max_tokens: Positive
+    ask: bool  # the reasoning answers the student's clarifying questions; false = the teacher sees neither draft nor questions
+    select: Literal["all", "random", "uncertain", "disagreement"]  # which train questions are worth paying for, by the untrained student
+    select_share: Share  # of the train questions that are asked about; 1 = all
     attempts: Positive  # asks per question before a cut or unparsed reply is recorded as such
     response_format: Literal["auto", "json_schema", "text"]  # auto = JSON schema for models known to keep to one
     recordings: tuple[str, ...]  # JSONL files with qid, question, reasoning, answer; kind: recorded
@@ -66,26 +69,35 @@ class Teacher(_Section):
 
 
 class Curate(_Section):
-    """What happens to a reply whose verdict is not gold, and how far class shares may move."""
+    """What happens to a reply whose verdict is not gold, which of the others are kept, and how far class shares may move."""
 
-    disagreement: Literal["drop", "rationalise"]
+    disagreement: Literal["drop", "resample", "rationalise", "consensus"]  # resample: ask again; consensus: drop also where the majority is not gold
+    resamples: Count  # further samples of each question on which no reply agrees with gold; resample
+    rationales: Positive  # different agreeing replies kept of a question
+    min_words: Count  # shorter reasoning says nothing
+    max_words: Positive  # longer reasoning is rambling, and costs tokens
+    near_duplicate: Share  # Jaccard similarity of word triples from which two reasonings of a question count as one; 1 = only equal ones
+    validate_with: Literal["none", "teacher"]  # a fresh pass must reach the verdict from the reasoning, and must not from another question's
+    rebalance: Literal["none", "up_sample", "down_sample", "class_weight", "verdict_weight"]  # how the yes-share of the source is restored
     rationalised_weight: Share  # training weight of a row whose reasoning was written knowing the answer
     pair_share: Share  # share of train questions kept away from SFT, so that preference pairs show honest errors
     max_shift: Share  # largest allowed change of the yes-share by curation
 
 
 class Lora(_Section):
-    """Low-rank adapters on every linear layer."""
+    """Low-rank adapters."""
 
     rank: Positive
     alpha: Positive
     dropout: Share
+    targets: Literal["all-linear"] | tuple[str, ...]  # names miss fused projections; a guard refuses an adapter with holes
 
 
 class Sft(_Section):
     """Supervised fine-tuning; Track A and Track B share every number."""
 
     init: Literal["base", "track_a"]
+    reasoning: Literal["completion", "prompt"]  # where Track B's reasoning stands; in the prompt it gives the label away
     epochs: Positive
     learning_rate: Rate
     warmup: Share
@@ -93,6 +105,8 @@ class Sft(_Section):
     max_length: Positive
     verdict_weight: Annotated[float, Field(ge=1.0)]  # factor on the loss of the verdict, one token among a hundred
     direct_weight: Share  # weight of the direct example trained beside each reasoning example in Track B; 0 = none
+    counterfactual_weight: Share  # weight of the flipped verdict after reasoning that leads to it, reasoning given (SCOTT); 0 = none
+    select_questions: Count  # dev questions answered after each epoch to keep the best one; 0 = the last epoch
     lora: Lora
 
 
@@ -131,13 +145,16 @@ class Align(_Section):
     select_questions: Count  # dev questions read after each epoch to keep the best one, Track B included
 
 
+AnyArm = Literal["direct", "reasoning", "rewrite", "self_consistency", "soft", "adaptive"]
+
+
 class Headlines(_Section):
     """The arm each model is judged by, fixed before a test split is read."""
 
     zero_shot: Literal["direct", "reasoning"]
     track_a: Literal["direct", "reasoning"]
-    track_b: Literal["direct", "reasoning", "rewrite"]
-    aligned: Literal["direct", "reasoning", "rewrite"]
+    track_b: AnyArm
+    aligned: AnyArm
 
 
 class Grade(_Section):
@@ -146,11 +163,21 @@ class Grade(_Section):
     split: Literal["dev", "test"]
     headline: Headlines
     aligned_questions: Count
-    side_arms: tuple[Literal["direct", "reasoning", "rewrite"], ...]
+    side_arms: tuple[AnyArm, ...]
     arm_questions: Count
     max_new_tokens: Positive
+    samples: Positive  # chains a question in the self-consistency and soft arms
+    temperature: Rate  # of those chains
+    calibrate: bool  # show direct accuracy at a threshold chosen on dev beside the plain one
+    unparsed: Literal["wrong", "no"]  # what a text without a verdict counts as; "no" is what the original project did
     controls: tuple[Literal["facts_only", "shuffled_rationale", "entity_prior", "entity_disjoint"], ...]
     bootstrap: Positive
+
+
+class Guards(_Section):
+    """Guards that are switched off, in the open: the report names each."""
+
+    allow: tuple[Literal["class_balance", "label_in_prompt", "lora_coverage", "verdict_fits"], ...]
 
 
 class Recipe(_Section):
@@ -167,6 +194,7 @@ class Recipe(_Section):
     pair: PairRecipe
     align: Align
     grade: Grade
+    guards: Guards
 
 
 class TokenPrice(_Section):

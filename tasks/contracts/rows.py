@@ -35,6 +35,9 @@ class Arm(StrEnum):
     DIRECT = "direct"  # question -> "Answer: Yes"
     REASONING = "reasoning"  # question -> clarifying questions, answers, reasoning, "Final answer: Yes"
     REWRITE = "rewrite"  # question + student draft -> the same skeleton as REASONING
+    SELF_CONSISTENCY = "self_consistency"  # the majority of several reasoning chains
+    SOFT = "soft"  # the mean, over such chains, of the probability of "yes" after each
+    ADAPTIVE = "adaptive"  # direct where its margin is clear, else reasoning
     FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
 
 
@@ -90,6 +93,7 @@ class Curated(Taught):
 
     provenance: str  # agreed | rationalised | template
     weight: float
+    verdict_factor: float  # on the loss of the verdict, beside recipe.sft.verdict_weight; 1 unless curation rebalances by it
     role: str  # sft | pair: which half of the train questions this one belongs to
     consensus: str  # what most of the teacher's own samples say, unparsed where none has a verdict or they tie
     consensus_margin: float  # share of the usable samples by which it leads, 0 to 1
@@ -105,6 +109,7 @@ class Example:
     completion: str
     answer: str  # class of the completion's verdict, "" for plain facts
     weight: float
+    verdict_factor: float  # on the loss of the verdict, beside recipe.sft.verdict_weight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def curate(
     taught: Sequence[Taught],
     *,
     template: Callable[[Question], Rationale],
-    disagreement: Literal["drop", "rationalise"],
+    disagreement: Literal["drop", "resample", "rationalise", "consensus"],
     rationalised_weight: float,
     pair_share: float,
     seed: int,
@@ -156,7 +156,9 @@ def _rationalised(rows: Sequence[Taught], *, template: Callable[[Question], Rati
 
 def _curated(row: Taught, *, provenance: str, weight: float, role: str, **replaced: Any) -> Curated:
     values = {field.name: getattr(row, field.name) for field in fields(Taught)}
-    return Curated(**{**values, **replaced, "provenance": provenance, "weight": weight, "role": role, "consensus": "", "consensus_margin": 0.0})
+    return Curated(
+        **{**values, **replaced, "provenance": provenance, "weight": weight, "verdict_factor": 1.0, "role": role, "consensus": "", "consensus_margin": 0.0}
+    )
 
 
 def _count(step: str, rows: Iterable[Question]) -> FilterStep:

@@ -181,7 +181,7 @@ def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms
 
 def _row(student: Student, example: Example, *, verdict_weight: float, key: int) -> SftRow:
     tokens = tokenize_example(student.tokenizer, prompt=example.prompt, completion=example.completion)
-    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight if example.answer else 1.0, key=key)
+    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight * example.verdict_factor if example.answer else 1.0, key=key)
 
 
 def _student(step: SftStep, folder: Path) -> Student:

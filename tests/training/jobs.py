@@ -38,7 +38,15 @@ def examples(count: int, *, weight: float = 1.0) -> list[Example]:
         reasoning = f"Reasoning: {'heavier and ' * (index % 4)}number {index} says so.\nFinal a" if index % 2 else "A"
         arm = "reasoning" if index % 2 else "direct"
         rows.append(
-            Example(qid=f"q{index}", arm=arm, prompt=f"Is {index} heavy?", completion=f"{reasoning}nswer: {answer.title()}", answer=answer, weight=weight)
+            Example(
+                qid=f"q{index}",
+                arm=arm,
+                prompt=f"Is {index} heavy?",
+                completion=f"{reasoning}nswer: {answer.title()}",
+                answer=answer,
+                weight=weight,
+                verdict_factor=1.0,
+            )
         )
     return rows
 
@@ -75,6 +83,9 @@ def requests(count: int) -> list[Request]:
 def sft_step(folder: Path, model: Path, rows: Sequence[Example], **changes: object) -> SftStep:
     write_rows(folder / "examples.parquet", rows, Example)
     recipe = Sft(
+        reasoning="completion",
+        counterfactual_weight=0.0,
+        select_questions=0,
         init="base",
         epochs=2,
         learning_rate=5e-3,
@@ -83,7 +94,7 @@ def sft_step(folder: Path, model: Path, rows: Sequence[Example], **changes: obje
         max_length=200,
         verdict_weight=1.0,
         direct_weight=0.0,
-        lora=Lora(rank=4, alpha=8, dropout=0.1),
+        lora=Lora(rank=4, alpha=8, dropout=0.1, targets="all-linear"),
     )
     step = SftStep(
         name="sft",

@@ -23,7 +23,7 @@ def adapted(tiny: Path, *, dropout: float, quantization: str = "none", dtype: st
     """A student whose adapter does something."""
     torch.manual_seed(0)
     student = load_student(weights(tiny, quantization=quantization, dtype=dtype), folder=tiny, device="cpu", trainable=True)
-    model = add_new_adapter(student.model, Lora(rank=4, alpha=8, dropout=dropout))
+    model = add_new_adapter(student.model, Lora(rank=4, alpha=8, dropout=dropout, targets="all-linear"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

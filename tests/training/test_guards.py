@@ -18,7 +18,7 @@ from tasks.training.student import Student, add_new_adapter, load_student
 from tasks.training.tokens import Tokens, tokenize_example
 from tests.training.jobs import stock, weights
 
-LORA = Lora(rank=4, alpha=8, dropout=0.0)
+LORA = Lora(rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
 
 def phi(targets: str | list[str]) -> torch.nn.Module:

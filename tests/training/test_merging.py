@@ -23,7 +23,7 @@ def model(tiny: Path) -> Any:
 
 def adapted(model: Any) -> Any:
     """With an adapter that changes every layer."""
-    tuned = add_new_adapter(model, Lora(rank=4, alpha=8, dropout=0.1)).eval()
+    tuned = add_new_adapter(model, Lora(rank=4, alpha=8, dropout=0.1, targets="all-linear")).eval()
     torch.manual_seed(3)
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
