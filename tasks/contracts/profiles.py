@@ -17,19 +17,10 @@ from tasks.contracts.recipes import Profile, Recipe, Teacher
 def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) -> Profile:
     """Read a profile by name (from `folder`) or by path, apply `path=value` overrides and check everything.
 
-    Raises ProfileError with every fault at once: unknown, missing or ill-typed keys, absent files, batches that do not divide,
+    A profile with `extends: other` says only what differs from the other one. Raises ProfileError with every fault at once: unknown, missing or ill-typed keys, absent files, batches that do not divide,
     fields that the chosen teacher or benchmark needs or does not know.
     """
-    path = Path(source) if source.endswith((".yaml", ".yml")) else folder / f"{source}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none found"
-        raise ProfileError(source, [f"no such profile; known ones: {known}; or give the path of a YAML file"])
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ProfileError(str(path), [f"cannot be read as YAML: {error}"]) from error
-    if not isinstance(tree, dict):
-        raise ProfileError(str(path), ["must hold two sections, `recipe` and `execution`"])
+    path, tree = _read(source, folder=folder, below=())
     faults = [fault for key, value in overrides.items() if (fault := _override(tree, key, value))]
     try:
         profile = Profile(name=path.stem, **tree)
@@ -41,6 +32,32 @@ def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) 
     if faults:
         raise ProfileError(str(path), faults)
     return profile
+
+
+def _read(source: str, *, folder: Path, below: tuple[Path, ...]) -> tuple[Path, dict[str, Any]]:
+    """A profile's file and its tree, laid over the one that it extends. `below` are the profiles that extend this one."""
+    path = Path(source) if source.endswith((".yaml", ".yml")) else folder / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none found"
+        raise ProfileError(source, [f"no such profile; known ones: {known}; or give the path of a YAML file"])
+    if path.resolve() in below:
+        raise ProfileError(str(path), ["extends itself, by way of others; one profile of the chain must be complete"])
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ProfileError(str(path), [f"cannot be read as YAML: {error}"]) from error
+    if not isinstance(tree, dict):
+        raise ProfileError(str(path), ["must hold two sections, `recipe` and `execution`"])
+    if (base := tree.pop("extends", None)) is None:
+        return path, tree
+    _, whole = _read(str(base), folder=folder, below=(*below, path.resolve()))
+    return path, _laid_over(whole, tree)
+
+
+def _laid_over(whole: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree with changes: sections are merged, anything else, lists too, is replaced."""
+    both = {key: _laid_over(whole[key], value) if isinstance(value, dict) and isinstance(whole.get(key), dict) else value for key, value in changes.items()}
+    return {**whole, **both}
 
 
 def _override(tree: dict[str, Any], key: str, value: object) -> str | None:

@@ -169,7 +169,7 @@ class Grade(_Section):
     samples: Positive  # chains a question in the self-consistency and soft arms
     temperature: Rate  # of those chains
     calibrate: bool  # show direct accuracy at a threshold chosen on dev beside the plain one
-    unparsed: Literal["wrong", "no"]  # what a text without a verdict counts as; "no" is what the original project did
+    unparsed: Literal["wrong", "as_no"]  # what a text without a verdict counts as; as_no is what the original project did
     controls: tuple[Literal["facts_only", "shuffled_rationale", "entity_prior", "entity_disjoint"], ...]
     bootstrap: Positive
 

@@ -39,6 +39,35 @@ def test_strategyqa_profiles_say_what_they_need_from_the_user(tmp_path: Path) ->
     assert eight.recipe.student.model == "microsoft/Phi-3.5-mini-instruct"
 
 
+def test_a_profile_may_say_only_what_differs_from_another(tmp_path: Path) -> None:
+    shorter = tmp_path / "shorter.yaml"
+    shorter.write_text("extends: demo\nrecipe:\n  sft: {epochs: 1, lora: {rank: 2}}\n  align:\n    phases: []\n", encoding="utf-8")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(shorter), folder=PROFILES, overrides={})
+    assert len(caught.value.faults) == 1  # a list is replaced, not merged
+    shorter.write_text("extends: demo\nrecipe:\n  sft: {epochs: 1, lora: {rank: 2}}\n", encoding="utf-8")
+    made, demo = load_profile(str(shorter), folder=PROFILES, overrides={"recipe.seed": 7}), load()
+    assert (made.name, made.recipe.seed, made.recipe.sft.epochs, made.recipe.sft.lora.rank) == ("shorter", 7, 1, 2)
+    assert made.recipe.sft.lora.alpha == demo.recipe.sft.lora.alpha
+    assert made.recipe.teacher == demo.recipe.teacher
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: nowhere", "no such profile"),
+        ("extends: {folder}/circle.yaml", "extends itself"),
+        ("extends: demo\nrecipe: {sft: {epoch: 1}}", "recipe.sft.epoch: unknown key"),
+    ],
+)
+def test_what_cannot_be_extended_is_explained(text: str, words: str, tmp_path: Path) -> None:
+    circle = tmp_path / "circle.yaml"
+    circle.write_text(text.replace("{folder}", str(tmp_path)), encoding="utf-8")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(str(circle), folder=PROFILES, overrides={})
+    assert any(words in fault for fault in caught.value.faults)
+
+
 def test_every_profile_has_a_deployment() -> None:
     deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     full = {each["name"] for each in deployed if each["entrypoint"].startswith("flows/full_pipeline.py")}
@@ -89,7 +118,7 @@ def test_a_broken_file_says_what_is_wrong(tmp_path: Path, text: str, words: str)
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    assert "demo, pocketqa" in faults({}, "nonsense")[0]
+    assert "known ones: demo, " in faults({}, "nonsense")[0]
 
 
 def test_nothing_in_a_profile_is_executed(tmp_path: Path) -> None:
