@@ -18,6 +18,9 @@ from tasks.contracts.asks import Estimate
 from tasks.contracts.failures import NotYet
 from tasks.estimate import free_bytes
 from tasks.foresee import Foreseen, foresee
+from tasks.outlook import CardOutlook, outlook
+
+STAGES_SHOWN = 4
 
 
 async def forecast(profile: str, overrides: Mapping[str, Any]) -> Foreseen:
@@ -39,7 +42,31 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
     asked = ("teach", True) in {(label, stored) for label, stored, _ in ahead.stages}
     cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
-    return Group(stages, *more, *cost, Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
+    cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
+    return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
+
+
+def _cards(cards: list[CardOutlook] | None, *, student: str) -> list[RenderableType]:
+    """GPU hours and memory by card, and the hours of each stage on the smallest that fits."""
+    if cards is None:
+        return [Text(f"GPU hours: not known before {student} and its questions are fetched.")]
+    table = Table("card", "GPU hours", "peak GiB", "trains with", title="A GPU would be busy for about")
+    for card in cards:
+        hours = _hours(card.total) if card.hours else "does not fit"
+        table.add_row(card.gpu.name, hours, f"{card.peak_gib:.1f}", card.how or card.fits)
+    fitting = [card for card in cards if card.hours]
+    note = Text(
+        "Memory is counted from the network's shape; hours are scaled from readings on one H200 by data-sheet figures, so take them for an order of magnitude."
+    )
+    if not fitting:
+        return [table, note]
+    longest = sorted(fitting[0].hours.items(), key=lambda each: -each[1])[:STAGES_SHOWN]
+    parts = ", ".join(f"{stage} {_hours(each)}" for stage, each in longest)
+    return [table, Text(f"Of these, on {fitting[0].gpu.name}: {parts}."), note]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min" if hours >= 1 / 60 else "under a minute"
 
 
 def _cost(estimate: Estimate | None, *, kind: str) -> list[RenderableType]:

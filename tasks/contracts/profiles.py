@@ -17,8 +17,8 @@ from tasks.contracts.recipes import Profile, Recipe, Teacher
 def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) -> Profile:
     """Read a profile by name (from `folder`) or by path, apply `path=value` overrides and check everything.
 
-    A profile with `extends: other` says only what differs from the other one. Raises ProfileError with every fault at once: unknown, missing or ill-typed keys, absent files, batches that do not divide,
-    fields that the chosen teacher or benchmark needs or does not know.
+    A profile with `extends: other` says only what differs from the other one. Raises ProfileError with every fault at once: unknown, missing or
+    ill-typed keys, absent files, batches that do not divide, fields that the chosen teacher or benchmark needs or does not know.
     """
     path, tree = _read(source, folder=folder, below=())
     faults = [fault for key, value in overrides.items() if (fault := _override(tree, key, value))]

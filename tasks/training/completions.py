@@ -10,10 +10,9 @@ from torch import Tensor
 
 from tasks.training.attention import segments
 from tasks.training.device import free_bytes
+from tasks.training.memory import HEAD_TOKENS
 from tasks.training.packing import Bundle, Packed, pack, split, to_device
 from tasks.training.tokens import Tokens
-
-HEAD_TOKENS = 512  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
 
 
 def pad_left(rows: Sequence[Tokens], *, pad: int) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contracts.failures import GuardError
-from tasks.training.completions import HEAD_TOKENS
+from tasks.contracts.shapes import Shape
 
 GIB = 2**30
+HEAD_TOKENS = 512  # scored at once: their logits, tokens x vocabulary in float32, are the largest tensor of a step
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: half a byte, a scale byte for 64 of them, and a float for 256 scales
 ADAPTER_BYTES = 4 + 4 + 8 + 2  # float32 weight, gradient, two Adam moments; a narrow copy of the weight
 FLOOR_TOKENS = 256  # below this a batch wastes the GPU: rather recompute layers
@@ -23,35 +24,6 @@ MOST_TOKENS = 16_384  # beyond this a larger batch is no faster
 def grain(tokens: int) -> int:
     """What the size of a batch is rounded up to, so that a few recordings serve all."""
     return 64 if tokens <= 4096 else 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The sizes of a decoder that decide its memory, in elements."""
-
-    hidden: int
-    inner: int  # width of the feed-forward part
-    queries: int  # heads x head size
-    keys: int  # key heads x head size
-    layers: int
-    vocabulary: int
-    tied: bool
-
-    @property
-    def linear(self) -> int:
-        """Weights in all adapted linear layers."""
-        return self.layers * (self.hidden * (2 * self.queries + 2 * self.keys) + 3 * self.hidden * self.inner)
-
-    @property
-    def largest(self) -> int:
-        """Weights of the largest single linear layer that is expanded from 4 bits."""
-        return self.hidden * max(self.inner, self.queries)
-
-    def adapter(self, rank: int, *, fused: bool) -> int:
-        """Weights of a LoRA adapter on every linear layer; `fused`: query, key and value are one layer, gate and up another."""
-        inputs = (self.hidden + self.queries + self.hidden + self.inner) if fused else (3 * self.hidden + self.queries + 2 * self.hidden + self.inner)
-        outputs = self.queries + 2 * self.keys + self.hidden + 2 * self.inner + self.hidden
-        return self.layers * rank * (inputs + outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,42 @@
+"""Sizes of decoder networks: what memory and time follow from, known without loading one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes of a decoder that decide its memory, in elements."""
+
+    hidden: int
+    inner: int  # width of the feed-forward part
+    queries: int  # heads x head size
+    keys: int  # key heads x head size
+    layers: int
+    vocabulary: int
+    tied: bool  # one table for embeddings and head
+
+    @property
+    def linear(self) -> int:
+        """Weights in all adapted linear layers."""
+        return self.layers * (self.hidden * (2 * self.queries + 2 * self.keys) + 3 * self.hidden * self.inner)
+
+    @property
+    def largest(self) -> int:
+        """Weights of the largest single linear layer that is expanded from 4 bits."""
+        return self.hidden * max(self.inner, self.queries)
+
+    def adapter(self, rank: int, *, fused: bool) -> int:
+        """Weights of a LoRA adapter on every linear layer; `fused`: query, key and value are one layer, gate and up another."""
+        inputs = (self.hidden + self.queries + self.hidden + self.inner) if fused else (3 * self.hidden + self.queries + 2 * self.hidden + self.inner)
+        outputs = self.queries + 2 * self.keys + self.hidden + 2 * self.inner + self.hidden
+        return self.layers * rank * (inputs + outputs)
+
+
+# By the config.json of each model on the hub; the students that profiles name.
+KNOWN = {
+    "smollm2-135m-instruct": Shape(hidden=576, inner=1536, queries=576, keys=192, layers=30, vocabulary=49_152, tied=True),
+    "microsoft/Phi-3.5-mini-instruct": Shape(hidden=3072, inner=8192, queries=3072, keys=3072, layers=32, vocabulary=32_064, tied=False),
+    "Qwen/Qwen2.5-7B-Instruct": Shape(hidden=3584, inner=18_944, queries=3584, keys=512, layers=28, vocabulary=152_064, tied=False),
+}
