@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from tasks.training.preference_trainer import PreferenceTrainer
 from tasks.training.reference import run_reference
 from tasks.training.sft import run_sft
 from tasks.training.student import load_student
+from tasks.training.windows import LogWhenDue
 from tests.training.jobs import PLAIN, align_recipe, align_step, examples, pairs, reference_step, requests, sft_step, silent, stock, weights
 
 FULL = (
@@ -284,6 +286,25 @@ def test_a_window_that_starts_again_for_memory_counts_its_pairs_once(tiny, folde
     assert tight.halvings == 1
     assert [len(seen) for seen in tight.margins] == [2] * 20
     assert logged(tight, "raw_loss") == pytest.approx(logged(calm, "raw_loss"), abs=1e-4)
+
+
+@pytest.mark.parametrize("phases", [(PLAIN,), FULL])
+def test_figures_that_are_read_off_the_device_now_and_then_are_those_of_every_step(tiny, folder, phases):
+    always, seldom = (trainer_for(tiny, folder, align_recipe(*phases, learning_rate=5e-3)) for _ in range(2))
+    always.train()
+    seldom.pop_callback(LogWhenDue)
+    late = SimpleNamespace(engine=SimpleNamespace(fixed=True), order=seldom.order)  # what a GPU's engine says; no time passes, so epochs' ends alone are due
+    callback = LogWhenDue(late)
+    callback.looked = math.inf
+    seldom.add_callback(callback)
+    reads = []
+    read = seldom.read
+    seldom.read = lambda: (reads.append(len(seldom._unread)), read())
+    seldom.train()
+    assert max(reads) == (len(seldom.order) if phases == (PLAIN,) else 3)
+    for name in ("step", "raw_loss", "learning_rate", "gap", "mean_gap", "reward_accuracy"):
+        assert logged(seldom, name) == logged(always, name)
+    assert seldom.margins == always.margins
 
 
 def test_a_run_resumed_inside_an_epoch_draws_the_mask_that_the_epoch_began_with(tiny, folder):
