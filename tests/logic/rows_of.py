@@ -36,6 +36,7 @@ def curated(question: Question, *, role: str = "sft", **changes: Any) -> Curated
             **values(taught(question), Taught),
             "provenance": "agreed",
             "weight": 1.0,
+            "direct_weight": 1.0,
             "verdict_factor": 1.0,
             "role": role,
             "consensus": question.answer,
