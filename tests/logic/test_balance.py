@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import UnbalancedCorpus
@@ -39,6 +39,7 @@ def corpora(draw: st.DrawFn) -> list[Curated]:
     return rows + [curated(row, role="pair") for row in corpus(33, 33) if row.qid not in {each.qid for each in questions_of}][:4]
 
 
+@settings(deadline=None)
 @given(corpora(), st.floats(0.1, 0.9), st.sampled_from(WAYS), st.integers(0, 3))
 def test_the_share_of_yes_is_the_sources_again(rows: list[Curated], target: float, how: Any, seed: int) -> None:
     made = rebalance(rows, how=how, target_yes_share=target, seed=seed)
@@ -50,6 +51,7 @@ def test_the_share_of_yes_is_the_sources_again(rows: list[Curated], target: floa
     assert rebalance(rows, how=how, target_yes_share=target, seed=seed) == made
 
 
+@settings(deadline=None)
 @given(corpora(), st.floats(0.1, 0.9))
 def test_up_sampling_repeats_whole_questions_and_loses_none(rows: list[Curated], target: float) -> None:
     made = rebalance(rows, how="up_sample", target_yes_share=target, seed=0)
@@ -60,6 +62,7 @@ def test_up_sampling_repeats_whole_questions_and_loses_none(rows: list[Curated],
     assert Counter(row.qid for row in occurrences(made)) == times
 
 
+@settings(deadline=None)
 @given(corpora(), st.floats(0.1, 0.9))
 def test_down_sampling_leaves_whole_questions_out_and_repeats_none(rows: list[Curated], target: float) -> None:
     made = rebalance(rows, how="down_sample", target_yes_share=target, seed=0)

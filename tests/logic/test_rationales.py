@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.logic.rationales import distinct, pasted, similarity, sound, validated, without_leak, word_triples
@@ -84,6 +84,7 @@ def test_similarity_is_shared_triples_over_all_triples() -> None:
     assert similarity(word_triples("Yes."), word_triples("yes")) == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(WORDS, st.integers(0, 3)), max_size=8), st.sampled_from([0.5, 0.8, 1.0]))
 def test_pasted_reasonings_are_those_that_stand_under_another_question(texts: list[tuple[str, int]], bound: float) -> None:
     rows = [said(text, question=question, sample=sample) for sample, (text, question) in enumerate(texts)]
