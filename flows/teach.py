@@ -48,6 +48,6 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
     taught = await ask_teacher(
         run, drafted=drafted["train"], benchmark=benchmark, recipe=recipe.teacher, recordings=plan.recordings, rationalise=plan.rationalise, seed=seed
     )
-    curated = await curate(run, taught=taught, benchmark=benchmark, recipe=recipe.curate, seed=seed)
+    curated = await curate(run, drafted=drafted["train"], taught=taught, benchmark=benchmark, recipe=recipe.curate, allow=recipe.guards.allow, seed=seed)
     await publish_corpus(run, curated)
     return Corpus(student=base, questions=questions, drafted=drafted, taught=taught, curated=curated)

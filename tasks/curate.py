@@ -1,35 +1,41 @@
-"""Curate stage: filter, repair and gate the teacher's replies."""
+"""Curate stage: filter, repair, rebalance and gate the teacher's replies."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
+from prefect.logging import get_run_logger
+
 from tasks.contracts.artifacts import TableRef
 from tasks.contracts.recipes import Curate
-from tasks.contracts.rows import Curated, Taught
+from tasks.contracts.rows import Curated, Drafted, Taught
+from tasks.logic.balance import check_balance, keep_rates
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.curation import check_balance
 from tasks.logic.curation import curate as curate_rows
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("curate", version=2, run_name="curate")
-async def curate(work: Work, *, taught: TableRef[Taught], benchmark: str, recipe: Curate, seed: int) -> Table[Curated]:
-    """Rows ready for training, with class counts after every filter; UnbalancedCorpus when the classes moved too far."""
+@table_stage("curate", version=3, run_name="curate")
+async def curate(
+    work: Work, *, drafted: TableRef[Drafted], taught: TableRef[Taught], benchmark: str, recipe: Curate, allow: tuple[str, ...], seed: int
+) -> Table[Curated]:
+    """Rows ready for training, with class counts after every step; UnbalancedCorpus when the classes moved too far and `allow` lacks "class_balance"."""
     made = curate_rows(
-        work.root.read(taught, Taught),
-        template=get_benchmark(benchmark).template_rationale,
-        disagreement=recipe.disagreement,
-        rationalised_weight=recipe.rationalised_weight,
-        pair_share=recipe.pair_share,
-        seed=seed,
+        work.root.read(drafted, Drafted), work.root.read(taught, Taught), template=get_benchmark(benchmark).template_rationale, recipe=recipe, seed=seed
     )
-    check_balance(made.steps, max_shift=recipe.max_shift)
+    unbalanced = check_balance(made.steps, made.trained, max_shift=recipe.max_shift, allowed="class_balance" in allow)
+    if unbalanced:
+        get_run_logger().warning("allowed by recipe.guards.allow: %s", unbalanced)
     provenance = [row.provenance for row in made.rows]
     summary = {
-        "filters": [{**asdict(step), "yes_share": step.yes_share} for step in made.steps],
-        "provenance": {name: provenance.count(name) for name in ("agreed", "rationalised", "template")},
+        "filters": [{**asdict(step), "yes_share": step.yes_share} for step in (*made.steps, *made.trained)],
+        "keep_rates": [asdict(rate) for rate in keep_rates(made.steps)],
+        "reasonings": made.reasonings,
+        "pasted": made.pasted,
+        "provenance": {name: provenance.count(name) for name in ("agreed", "rationalised", "template", "unasked")},
         "questions": {role: len({row.qid for row in made.rows if row.role == role}) for role in ("sft", "pair")},
         "rows": len(made.rows),
+        "allowed": ["class_balance"] if unbalanced else [],
+        "unbalanced": unbalanced,
     }
     return Table(made.rows, Curated, summary)

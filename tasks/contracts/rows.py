@@ -85,15 +85,18 @@ class Taught(Drafted):
     attempts: int  # asks until this reply, re-asks included
     status: int  # HTTP status of the last call, 0 where no call got an answer
     request_id: str  # as the endpoint named it
+    recovered: str  # verdict that a fresh pass reached from this reasoning without its verdict, "" where not asked
+    unmoved: str  # verdict that a fresh pass reached from another question's reasoning, "" where not asked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curated(Taught):
     """A reply that passed curation, ready to be rendered as training text."""
 
-    provenance: str  # agreed | rationalised | template
-    weight: float
-    verdict_factor: float  # on the loss of the verdict, beside recipe.sft.verdict_weight; 1 unless curation rebalances by it
+    provenance: str  # agreed | rationalised | template | unasked: nobody asked the teacher, so only the direct example can be made
+    weight: float  # of the row's own example, which is the direct one where there is no reasoning
+    direct_weight: float  # of the question's direct example, whose label is gold however the reasoning was come by; 1 unless curation rebalances by weight
+    verdict_factor: float  # on the loss of the verdict in the row's own example, beside recipe.sft.verdict_weight; 1 unless curation rebalances by it
     role: str  # sft | pair: which half of the train questions this one belongs to
     consensus: str  # what most of the teacher's own samples say, unparsed where none has a verdict or they tie
     consensus_margin: float  # share of the usable samples by which it leads, 0 to 1

@@ -1,20 +1,23 @@
 """Which teacher replies become training rows, and what that does to the classes.
 
-Filtering by agreement with gold hands the teacher's bias to the labels, so a question is by default never dropped: where no reply of
-the teacher's own agrees with gold, the reply it gave knowing the answer is used, and where there is none, a template over the gold facts.
+Filtering by agreement with gold hands the teacher's bias to the labels. A recipe says what becomes of a question on which no reply agrees:
+it is left out ("drop"; "resample" where the teacher has been asked again before; "consensus" where the majority must be gold as well), or it
+keeps the reply given knowing the answer, else a template over the gold facts ("rationalise"). Every step is counted by class.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from tasks.contracts.failures import UnbalancedCorpus
-from tasks.contracts.rows import Curated, Outcome, Question, Taught, Verdict
+from tasks.contracts.recipes import Curate
+from tasks.contracts.rows import Curated, Drafted, Outcome, Question, Taught, Verdict
+from tasks.logic.balance import FilterStep, count_classes, rebalance, trained_classes
+from tasks.logic.rationales import distinct, pasted, sound, validated
 
 
 class Rationale(Protocol):
@@ -29,62 +32,58 @@ class Rationale(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterStep:
-    """Questions per class after one step of curation. `yes_share` is kept as a number because reports and gates read it."""
-
-    step: str
-    yes: int
-    no: int
-
-    @property
-    def yes_share(self) -> float:
-        """Share of "yes" among the questions that are left; 0 where none is."""
-        return self.yes / (self.yes + self.no) if self.yes + self.no else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Curation:
-    """Curated rows and the class counts that led to them."""
+    """Curated rows and the counts that led to them.
+
+    `steps` count questions; `trained`, what each track of fine-tuning will see, weights and repeats counted. `reasonings` says how many agreeing
+    replies were mended or turned away, by reason; `pasted`, how many of those kept stand under another question too.
+    """
 
     rows: list[Curated]
     steps: tuple[FilterStep, ...]
+    trained: tuple[FilterStep, ...]
+    reasonings: dict[str, int]
+    pasted: int
 
 
-def curate(
-    taught: Sequence[Taught],
-    *,
-    template: Callable[[Question], Rationale],
-    disagreement: Literal["drop", "resample", "rationalise", "consensus"],
-    rationalised_weight: float,
-    pair_share: float,
-    seed: int,
-) -> Curation:
-    """Turn teacher replies into training rows.
+def curate(drafted: Sequence[Drafted], taught: Sequence[Taught], *, template: Callable[[Question], Rationale], recipe: Curate, seed: int) -> Curation:
+    """Turn teacher replies to the `drafted` questions into training rows.
 
-    Per question: every agreeing reply of the teacher's own; else, unless `disagreement` is "drop", its reply given the gold facts;
-    else the template. `pair_share` of the questions, stratified by class and kind, get the role "pair" and are kept from SFT.
+    Per question: every agreeing reply of the teacher's own whose reasoning is of use; else what `recipe.disagreement` says. A question without any
+    reply, because nobody asked, keeps a row without reasoning. `recipe.pair_share` of the questions, stratified by class and kind, get the role
+    "pair" and are kept from SFT; the others are rebalanced to the share of yes that all of them had.
     """
-    groups: dict[str, list[Taught]] = defaultdict(list)
-    for row in taught:
-        groups[row.qid].append(row)
-    votes = {qid: consensus([row.verdict for row in rows if not row.hinted and row.outcome == Outcome.OK]) for qid, rows in groups.items()}
-    roles = assign_roles([rows[0] for rows in groups.values()], pair_share=pair_share, seed=seed)
-    parsed = [rows for rows in groups.values() if any(row.outcome == Outcome.OK and not row.hinted for row in rows)]
-    agreed = {qid: _distinct(row for row in rows if _agrees(row) and not row.hinted) for qid, rows in groups.items()}
-    kept: list[Curated] = []
-    for qid, rows in groups.items():
-        if agreed[qid]:
-            kept += [_curated(row, provenance="agreed", weight=1.0, role=roles[qid]) for row in agreed[qid]]
-        elif disagreement == "rationalise":
-            kept.append(_rationalised(rows, template=template, weight=rationalised_weight, role=roles[qid]))
-    kept = [replace(row, consensus=votes[row.qid].verdict, consensus_margin=votes[row.qid].margin) for row in kept]
+    replies = _by_question(taught)
+    votes = {qid: consensus([row.verdict for row in rows if _usable(row) and not row.hinted]) for qid, rows in replies.items()}
+    agreed = [row for row in taught if _agrees(row)]
+    of_use, counts = sound(agreed, min_words=recipe.min_words, max_words=recipe.max_words)
+    confirmed, doubts = validated(of_use) if recipe.validate_with == "teacher" else (of_use, Counter())
+    chosen, repeats = distinct(confirmed, near_duplicate=recipe.near_duplicate, most=recipe.rationales)
+    majority = {row.qid for row in drafted if row.qid in votes and votes[row.qid].verdict == row.answer}
+    usable = [row for row in chosen if recipe.disagreement != "consensus" or row.qid in majority]
+
+    roles = assign_roles(drafted, pair_share=recipe.pair_share, seed=seed)
+    kept = _kept(drafted, replies, _by_question(usable), template=template, recipe=recipe)
+    kept = [_voted(replace(row, role=roles[row.qid]), votes) for row in kept]
+    source = count_classes("questions", drafted)
+    balanced = rebalance(kept, how=recipe.rebalance, target_yes_share=source.yes_share, seed=seed)
+
+    def left(step: str, rows: Iterable[Question]) -> FilterStep:
+        qids = {row.qid for row in rows}
+        return count_classes(step, (row for row in drafted if row.qid in qids))
+
     steps = (
-        _count("asked", (rows[0] for rows in groups.values())),
-        _count("reply with a verdict", (rows[0] for rows in parsed)),
-        _count("teacher agrees with gold", (rows[0] for qid, rows in groups.items() if agreed[qid])),
-        _count(f"after {disagreement}", {row.qid: row for row in kept}.values()),
+        source,
+        left("asked", taught),
+        left("reply with a verdict", (row for row in _own(taught) if _usable(row))),
+        left("teacher agrees with gold", _own(agreed)),
+        left("reasoning of use", _own(of_use)),
+        *([left("reasoning validated", _own(confirmed))] if recipe.validate_with == "teacher" else []),
+        *([left("majority is gold", _own(usable))] if recipe.disagreement == "consensus" else []),
+        left(f"after {recipe.disagreement}", kept),
     )
-    return Curation(rows=kept, steps=steps)
+    others = pasted([row for row in kept if row.provenance in ("agreed", "rationalised")], near_duplicate=recipe.near_duplicate, seed=seed)
+    return Curation(rows=balanced, steps=steps, trained=trained_classes(balanced), reasonings=dict(counts + doubts + repeats), pasted=others)
 
 
 class Consensus(NamedTuple):
@@ -102,18 +101,6 @@ def consensus(verdicts: Sequence[str]) -> Consensus:
     return Consensus(Verdict.YES if lead > 0 else Verdict.NO, abs(lead) / len(verdicts))
 
 
-def check_balance(steps: Sequence[FilterStep], *, max_shift: float) -> None:
-    """Raise UnbalancedCorpus when curation moved the share of "yes" by more than `max_shift`, or emptied a class."""
-    before, after = steps[0], steps[-1]
-    shift = abs(after.yes_share - before.yes_share)
-    if shift > max_shift or (before.yes and not after.yes) or (before.no and not after.no):
-        raise UnbalancedCorpus(
-            f"curation moved the share of yes from {before.yes_share:.1%} to {after.yes_share:.1%} (allowed: {max_shift:.1%}); "
-            f"kept {after.yes} of {before.yes} yes and {after.no} of {before.no} no. "
-            "Use recipe.curate.disagreement=rationalise, a less biased teacher, or raise recipe.curate.max_shift knowingly"
-        )
-
-
 def assign_roles(questions: Sequence[Question], *, pair_share: float, seed: int) -> dict[str, str]:
     """Role "sft" or "pair" by qid: within each class every (1 / pair_share)-th question, kinds in turn, so that small strata are not rounded away."""
     roles: dict[str, str] = {}
@@ -126,41 +113,70 @@ def assign_roles(questions: Sequence[Question], *, pair_share: float, seed: int)
     return roles
 
 
-def _agrees(row: Taught) -> bool:
-    return row.outcome == Outcome.OK and row.verdict == row.answer and bool(row.reasoning)
-
-
-def _distinct(rows: Iterable[Taught]) -> list[Taught]:
-    """Rows with different reasoning; the first of equals."""
-    return list({" ".join(row.reasoning.lower().split()): row for row in reversed(list(rows))}.values())[::-1]
-
-
-def _rationalised(rows: Sequence[Taught], *, template: Callable[[Question], Rationale], weight: float, role: str) -> Curated:
+def _by_question(rows: Iterable[Taught]) -> dict[str, list[Taught]]:
+    groups: dict[str, list[Taught]] = defaultdict(list)
     for row in rows:
-        if row.hinted and _agrees(row):
-            return _curated(row, provenance="rationalised", weight=weight, role=role)
-    first = rows[0]
-    written = template(first)
-    return _curated(
-        first,
-        provenance="template",
-        weight=weight,
-        role=role,
-        asked=written.asked,
-        answered=written.answered,
-        reasoning=written.reasoning,
-        verdict=first.answer,
-        asked_source="gold",
-    )
+        groups[row.qid].append(row)
+    return dict(groups)
 
 
-def _curated(row: Taught, *, provenance: str, weight: float, role: str, **replaced: Any) -> Curated:
-    values = {field.name: getattr(row, field.name) for field in fields(Taught)}
+def _own(rows: Iterable[Taught]) -> list[Taught]:
+    """Replies given without knowing the answer."""
+    return [row for row in rows if not row.hinted]
+
+
+def _usable(row: Taught) -> bool:
+    return row.outcome == Outcome.OK
+
+
+def _agrees(row: Taught) -> bool:
+    return _usable(row) and row.verdict == row.answer and bool(row.reasoning)
+
+
+def _kept(
+    drafted: Sequence[Drafted],
+    replies: Mapping[str, Sequence[Taught]],
+    usable: Mapping[str, Sequence[Taught]],
+    *,
+    template: Callable[[Question], Rationale],
+    recipe: Curate,
+) -> list[Curated]:
+    """Rows in the order of the questions, roles and votes still empty."""
+    kept: list[Curated] = []
+    for question in drafted:
+        chosen = usable.get(question.qid, ())
+        hinted = next((row for row in chosen if row.hinted), None)
+        if question.qid not in replies:
+            kept.append(_unasked(question))
+        elif own := _own(chosen):
+            kept += [_curated(row, provenance="agreed", weight=1.0) for row in own]
+        elif recipe.disagreement == "rationalise":
+            weight = recipe.rationalised_weight
+            first = replies[question.qid][0]
+            kept.append(_curated(hinted, provenance="rationalised", weight=weight) if hinted else _from_template(first, template(first), weight=weight))
+    return kept
+
+
+def _voted(row: Curated, votes: Mapping[str, Consensus]) -> Curated:
+    vote = votes.get(row.qid, Consensus(Verdict.UNPARSED, 0.0))
+    return replace(row, consensus=vote.verdict, consensus_margin=vote.margin)
+
+
+def _curated(row: Taught, *, provenance: str, weight: float) -> Curated:
+    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Taught)}
     return Curated(
-        **{**values, **replaced, "provenance": provenance, "weight": weight, "verdict_factor": 1.0, "role": role, "consensus": "", "consensus_margin": 0.0}
+        **values, provenance=provenance, weight=weight, direct_weight=1.0, verdict_factor=1.0, role="", consensus=Verdict.UNPARSED, consensus_margin=0.0
     )
 
 
-def _count(step: str, rows: Iterable[Question]) -> FilterStep:
-    answers = [row.answer for row in rows]
-    return FilterStep(step=step, yes=answers.count("yes"), no=answers.count("no"))
+def _from_template(first: Taught, written: Rationale, *, weight: float) -> Curated:
+    """The gold facts in the place of a reply."""
+    told = replace(first, asked=written.asked, answered=written.answered, reasoning=written.reasoning, verdict=first.answer, asked_source="gold")
+    return _curated(told, provenance="template", weight=weight)
+
+
+def _unasked(question: Drafted) -> Curated:
+    """A question that nobody asked the teacher about: its gold label, and no reasoning."""
+    nothing: dict[str, Any] = {field.name: "" for field in fields(Taught)} | {field.name: getattr(question, field.name) for field in fields(Drafted)}
+    nothing |= {"sample": 0, "verdict": Verdict.UNPARSED, "asked": (), "answered": (), "hinted": False, "attempts": 0, "status": 0}
+    return _curated(Taught(**nothing), provenance="unasked", weight=1.0)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tasks.contracts.recipes import Track
 from tasks.contracts.rows import Arm, Curated, Example
+from tasks.logic.balance import occurrences
 from tasks.logic.benchmarks import Benchmark
 
 
@@ -35,21 +36,23 @@ def sft_examples(curated: Sequence[Curated], *, track: Track, benchmark: Benchma
 
     Track A and its matched twin: one direct example a question. Track B: the reasoning of every curated reply as the completion, with a
     direct example beside it where `direct_weight` > 0. facts_only: Track A plus each gold fact once as plain text. shuffled_rationale: Track
-    B's text with another question's reasoning under the question's own verdict. A and B thus see the same questions and gold labels.
+    B's text with another question's reasoning under the question's own verdict. A question that rebalancing repeats has its examples as often.
+    One that nobody asked the teacher about has its direct example in every track, so that all see the same questions and gold labels.
     """
     rows = [row for row in curated if row.role == "sft"]
-    firsts = list({row.qid: row for row in reversed(rows)}.values())[::-1]
+    reasoned = [row for row in rows if row.provenance != "unasked"]
+    bare = [replace(_direct(row, benchmark, weight=row.weight), verdict_factor=row.verdict_factor) for row in rows if row.provenance == "unasked"]
     match track:
         case Track.TRACK_A | Track.TRACK_A_MATCHED:
-            return [_direct(row, benchmark, weight=1.0) for row in firsts]
+            return [_direct(row, benchmark, weight=row.direct_weight) for row in occurrences(rows)]
         case Track.FACTS_ONLY:
-            facts = list(dict.fromkeys(fact for row in firsts for fact in row.facts))
-            return [_direct(row, benchmark, weight=1.0) for row in firsts] + [_fact(fact) for fact in facts]
+            facts = list(dict.fromkeys(fact for row in rows for fact in row.facts))
+            return [_direct(row, benchmark, weight=row.direct_weight) for row in occurrences(rows)] + [_fact(fact) for fact in facts]
         case Track.TRACK_B:
-            direct = [_direct(row, benchmark, weight=direct_weight) for row in firsts] if direct_weight else []
-            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in rows] + direct
+            direct = [_direct(row, benchmark, weight=direct_weight * row.direct_weight) for row in occurrences(reasoned)] if direct_weight else []
+            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in reasoned] + direct + bare
         case Track.SHUFFLED_RATIONALE:
-            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in shuffled_rationales(rows, seed=seed)]
+            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in shuffled_rationales(reasoned, seed=seed)] + bare
 
 
 def reasoning_example(row: Curated, benchmark: Benchmark, *, arm: Arm) -> Example:
@@ -80,8 +83,9 @@ def _donor(order: Sequence[int], place: int, rows: Sequence[Curated]) -> int:
 
 def _direct(row: Curated, benchmark: Benchmark, *, weight: float) -> Example:
     prompt = benchmark.prompt(Arm.DIRECT, row)
-    completion = benchmark.direct_completion(row.answer)
-    return Example(qid=row.qid, arm=Arm.DIRECT, prompt=prompt, completion=completion, answer=row.answer, weight=weight, verdict_factor=row.verdict_factor)
+    return Example(
+        qid=row.qid, arm=Arm.DIRECT, prompt=prompt, completion=benchmark.direct_completion(row.answer), answer=row.answer, weight=weight, verdict_factor=1.0
+    )
 
 
 def _fact(fact: str) -> Example:

@@ -25,8 +25,12 @@ class Paired:
 
 
 def pair_questions(curated: Sequence[Curated]) -> list[Curated]:
-    """One row for each question that pairs are sampled on: those held out of SFT, or all where none was held out."""
-    held = [row for row in curated if row.role == "pair"] or list(curated)
+    """One row for each question that pairs are sampled on: those held out of SFT, or all where none was held out.
+
+    Where nobody asked the teacher there are neither facts to hold an own sample to nor a chain to choose instead, so such questions are left out.
+    """
+    reasoned = [row for row in curated if row.provenance != "unasked"]
+    held = [row for row in reasoned if row.role == "pair"] or reasoned
     return list({row.qid: row for row in reversed(held)}.values())[::-1]
 
 

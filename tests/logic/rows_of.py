@@ -25,7 +25,7 @@ def taught(question: Question, *, verdict: str | None = None, hinted: bool = Fal
     row: dict[str, Any] = {
         "sample": 0, "reply": "", "outcome": "ok", "verdict": verdict or question.answer, "reasoning": said.reasoning, "asked": said.asked,
         "answered": said.answered, "asked_source": "teacher", "hinted": hinted, "teacher": "t", "note": "",
-        "attempts": 1, "status": 200, "request_id": "r",
+        "attempts": 1, "status": 200, "request_id": "r", "recovered": "", "unmoved": "",
     }  # fmt: skip
     return Taught(**values(drafted(question), Drafted), **{**row, **changes})
 
@@ -36,6 +36,7 @@ def curated(question: Question, *, role: str = "sft", **changes: Any) -> Curated
             **values(taught(question), Taught),
             "provenance": "agreed",
             "weight": 1.0,
+            "direct_weight": 1.0,
             "verdict_factor": 1.0,
             "role": role,
             "consensus": question.answer,

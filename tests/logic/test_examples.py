@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.recipes import Track
 from tasks.contracts.rows import Arm
 from tasks.logic.asking import arm_requests
+from tasks.logic.balance import rebalance
 from tasks.logic.examples import sft_examples, shuffled_rationales, training_length
 from tests.logic.rows_of import BENCHMARK, curated, questions
 
@@ -49,6 +54,38 @@ def test_nobody_keeps_the_own_rationale(n: int, seed: int) -> None:
     assert [row.answer for row in shuffled] == [row.answer for row in rows]
     assert all(new.answered != old.answered for new, old in zip(shuffled, rows, strict=True))
     assert sorted(row.reasoning for row in shuffled) == sorted(row.reasoning for row in rows)
+
+
+@pytest.mark.parametrize("direct_weight", [0.0, 0.5])
+def test_a_question_that_nobody_asked_about_is_a_direct_example_in_every_track(direct_weight: float) -> None:
+    asked, bare = questions(6)[:4], questions(6)[4:]
+    rows = [curated(row) for row in asked] + [curated(row, provenance="unasked", reasoning="", asked=(), answered=()) for row in bare]
+    for track in Track:
+        made = sft_examples(rows, track=track, benchmark=BENCHMARK, direct_weight=direct_weight, seed=0)
+        assert [(row.arm, row.weight) for row in made if row.qid in {each.qid for each in bare}] == [("direct", 1.0)] * 2
+        assert {row.qid for row in made if row.qid} == {row.qid for row in rows}
+
+
+def test_a_repeated_question_has_its_examples_again_direct_ones_too() -> None:
+    first, second = questions(2)
+    rows = [curated(first), curated(first, sample=1, reasoning="Another way."), curated(second)]
+    repeated = [*rows, *rows[:2]]
+    counts = {
+        track: Counter(row.qid for row in sft_examples(repeated, track=track, benchmark=BENCHMARK, direct_weight=0.5, seed=0) if row.qid) for track in Track
+    }
+    assert counts[Track.TRACK_A] == counts[Track.TRACK_A_MATCHED] == counts[Track.FACTS_ONLY] == {first.qid: 2, second.qid: 1}
+    assert counts[Track.TRACK_B] == {first.qid: 4 + 2, second.qid: 1 + 1}
+    assert counts[Track.SHUFFLED_RATIONALE] == {first.qid: 4, second.qid: 1}
+
+
+@pytest.mark.parametrize(("how", "reasoning"), [("class_weight", {("yes", 2.0, 1.0)}), ("verdict_weight", {("yes", 1.0, 2.0)})])
+def test_rebalanced_weights_reach_the_examples_of_both_tracks(how: Any, reasoning: set[tuple[str, float, float]]) -> None:
+    pool = [curated(row) for row in questions(16)]
+    rows = [row for row in pool if row.answer == "yes"][:2] + [row for row in pool if row.answer == "no"][:6]
+    made = rebalance(rows, how=how, target_yes_share=0.5, seed=0)
+    direct, reasoned = (sft_examples(made, track=track, benchmark=BENCHMARK, direct_weight=0.0, seed=0) for track in (Track.TRACK_A, Track.TRACK_B))
+    assert {(row.answer, row.weight, row.verdict_factor) for row in direct if row.answer == "yes"} == {("yes", 2.0, 1.0)}
+    assert {(row.answer, row.weight, row.verdict_factor) for row in reasoned if row.answer == "yes"} == reasoning
 
 
 def test_matched_tracks_train_as_long_as_what_they_are_matched_to() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,13 @@ def test_questions_held_out_of_sft_are_sampled_and_all_where_none_is() -> None:
     rows = [curated(row, role="pair" if index < 2 else "sft") for index, row in enumerate(questions(6))]
     assert [row.qid for row in pair_questions(rows)] == [row.qid for row in rows[:2]]
     assert len(pair_questions([replace(row, role="sft") for row in rows])) == 6
+
+
+@pytest.mark.parametrize("role", ["sft", "pair"])
+def test_where_nobody_asked_there_is_no_teacher_text_to_pair(role: str) -> None:
+    asked, unasked = both_classes()
+    rows = [replace(asked, role=role), replace(unasked, role="pair", provenance="unasked", reasoning="", asked=(), answered=())]
+    assert [row.qid for row in pair_questions(rows)] == [asked.qid]
 
 
 def test_a_pair_that_teacher_and_reference_doubt_is_the_more_suspicious() -> None:

@@ -143,7 +143,7 @@ def parse_teacher_reply(text: str) -> TeacherReply:
     else:
         pairs, prose = _least_to_most(said)
     answered = tuple(_squeeze(answer) for _, answer in pairs)
-    reasoning = _without_verdict(prose) or " ".join(answered)
+    reasoning = without_verdict(prose) or " ".join(answered)
     verdict = _reply_verdict(sections.get(_ASSESSMENT, said))
     problem = "no verdict" if verdict is Verdict.UNPARSED else "" if reasoning else "no reasoning"
     return TeacherReply(asked=tuple(_squeeze(ask) for ask, _ in pairs), answered=answered, reasoning=reasoning, verdict=verdict, problem=problem)
@@ -162,7 +162,7 @@ def _from_json(text: str) -> TeacherReply:
     if not isinstance(reasoning, str) or verdict not in ("yes", "no"):
         return _unreadable("no verdict" if isinstance(reasoning, str) else "no reasoning")
     answered = tuple(_squeeze(each["answer"]) for each in pairs)
-    prose = _without_verdict(reasoning) or " ".join(answered)
+    prose = without_verdict(reasoning) or " ".join(answered)
     asked = tuple(_squeeze(each["question"]) for each in pairs)
     return TeacherReply(asked=asked, answered=answered, reasoning=prose, verdict=Verdict(verdict), problem="" if prose else "no reasoning")
 
@@ -230,7 +230,7 @@ def _reply_verdict(text: str) -> Verdict:
     return Verdict(found[-1].casefold()) if found else Verdict.UNPARSED
 
 
-def _without_verdict(prose: str) -> str:
+def without_verdict(prose: str) -> str:
     """Prose on one line, without its last-line label, stated verdicts and leading yes or no."""
     kept = []
     for sentence in sentences(_LAST_LINE.sub("", prose)):

@@ -10,7 +10,7 @@ from typing import Any
 from tasks.contracts.asks import Usage
 from tasks.contracts.recipes import Phase, Profile, headline_arms
 from tasks.contracts.rows import Drafted, Prediction, Score
-from tasks.logic.curation import FilterStep
+from tasks.logic.balance import FilterStep
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import Comparison, is_right

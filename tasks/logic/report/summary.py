@@ -10,7 +10,7 @@ from typing import Any
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Score
-from tasks.logic.curation import FilterStep
+from tasks.logic.balance import FilterStep
 from tasks.logic.scores import Comparison
 
 _CELL = ("accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.rows import Prediction
-from tasks.logic.curation import FilterStep
+from tasks.logic.balance import FilterStep
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import compare, holm, score
