@@ -85,6 +85,8 @@ class Taught(Drafted):
     attempts: int  # asks until this reply, re-asks included
     status: int  # HTTP status of the last call, 0 where no call got an answer
     request_id: str  # as the endpoint named it
+    recovered: str  # verdict that a fresh pass reached from this reasoning without its verdict, "" where not asked
+    unmoved: str  # verdict that a fresh pass reached from another question's reasoning, "" where not asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,4 +75,6 @@ def _taught(row: Drafted, answer: Answer, benchmark: Benchmark) -> Taught:
         attempts=answer.attempts,
         status=answer.status,
         request_id=answer.request_id,
+        recovered="",
+        unmoved="",
     )

@@ -25,7 +25,7 @@ def taught(question: Question, *, verdict: str | None = None, hinted: bool = Fal
     row: dict[str, Any] = {
         "sample": 0, "reply": "", "outcome": "ok", "verdict": verdict or question.answer, "reasoning": said.reasoning, "asked": said.asked,
         "answered": said.answered, "asked_source": "teacher", "hinted": hinted, "teacher": "t", "note": "",
-        "attempts": 1, "status": 200, "request_id": "r",
+        "attempts": 1, "status": 200, "request_id": "r", "recovered": "", "unmoved": "",
     }  # fmt: skip
     return Taught(**values(drafted(question), Drafted), **{**row, **changes})
 
