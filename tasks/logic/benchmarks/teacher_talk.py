@@ -151,7 +151,7 @@ def parse_check(text: str) -> Verdict:
 def standalone(*, answered: Sequence[str], reasoning: str) -> str:
     """Reasoning that needs no questions before it: their answers open it. Holds no verdict."""
     facts = " ".join(answered)
-    return _without_verdict(reasoning if reasoning == facts else f"{facts} {reasoning}")
+    return without_verdict(reasoning if reasoning == facts else f"{facts} {reasoning}")
 
 
 def _messages(system: str, lines: Sequence[str]) -> tuple[dict[str, str], ...]:
@@ -167,7 +167,7 @@ def _from_text(said: str) -> TeacherReply:
     else:
         pairs, prose = _least_to_most(said)
     answered = tuple(_squeeze(answer) for _, answer in pairs)
-    reasoning = _without_verdict(prose) or " ".join(answered)
+    reasoning = without_verdict(prose) or " ".join(answered)
     verdict = _reply_verdict(sections.get(_ASSESSMENT, said))
     problem = "no verdict" if verdict is Verdict.UNPARSED else "" if reasoning else "no reasoning"
     return TeacherReply(asked=tuple(_squeeze(ask) for ask, _ in pairs), answered=answered, reasoning=reasoning, verdict=verdict, problem=problem)
@@ -186,7 +186,7 @@ def _from_json(text: str, *, ask: bool) -> TeacherReply:
     if not isinstance(reasoning, str) or verdict not in ("yes", "no"):
         return _unreadable("no verdict" if isinstance(reasoning, str) else "no reasoning")
     answered = tuple(_squeeze(each["answer"]) for each in pairs)
-    prose = _without_verdict(reasoning) or " ".join(answered)
+    prose = without_verdict(reasoning) or " ".join(answered)
     asked = tuple(_squeeze(each["question"]) for each in pairs)
     return TeacherReply(asked=asked, answered=answered, reasoning=prose, verdict=Verdict(verdict), problem="" if prose else "no reasoning")
 
@@ -254,7 +254,7 @@ def _reply_verdict(text: str) -> Verdict:
     return Verdict(found[-1].casefold()) if found else Verdict.UNPARSED
 
 
-def _without_verdict(prose: str) -> str:
+def without_verdict(prose: str) -> str:
     """Prose on one line, without its last-line label, stated verdicts and leading yes or no."""
     kept = []
     for sentence in sentences(_LAST_LINE.sub("", prose)):
