@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 
-from tasks.contracts.artifacts import read_rows
+from tasks.contracts.artifacts import Address, ArtifactRoot, TableRef, read_rows
+from tasks.contracts.profiles import load_profile
 from tasks.contracts.rows import Drafted, Taught
 from tasks.gateways.simulated_server import SimulatedServer
-from tests.flows.pipeline import PROJECT, Pipeline
+from tasks.stage import Context
+from tasks.teach import teach
+from tests.flows.pipeline import PROFILE, PROJECT, Pipeline
+from tests.logic.rows_of import drafted, questions
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 SAMPLES, RESAMPLES, CHOSEN = 1, 3, 12  # half of the 24 train questions
@@ -91,3 +96,29 @@ def test_disagreement_samples_drafts_and_asks_about_those_that_differ(pipeline: 
     select, teach = made(pipeline, "select")[-1], made(pipeline, "teach")[-1]
     assert 0 <= select["summary"]["scores"]["min"] <= select["summary"]["scores"]["max"]
     assert {row.qid for row in table(teach["folder"], Taught)} == {row.qid for row in table(select["folder"], Drafted)}
+
+
+@flow(name="teach-from-a-recording")
+async def taught_from(folder: str, recording: str) -> tuple[TableRef[Taught], dict[str, Any]]:
+    """Teach four questions whose recorded replies are all wrong; a second sample of the first question is recorded and right."""
+    rows = [drafted(question) for question in questions(4)]
+    lines = [{"qid": row.qid, "reasoning": "It is so.", "answer": {"yes": "no", "no": "yes"}[row.answer]} for row in rows]
+    lines.append({"qid": rows[0].qid, "reasoning": "It is not so.", "answer": rows[0].answer, "sample": 1})
+    Path(recording).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    changes = {"recipe.teacher.kind": "recorded", "recipe.teacher.samples": 1, "recipe.teacher.recordings": [recording]}
+    profile = load_profile(str(PROFILE), folder=PROJECT, overrides=changes)
+    context = Context(root=ArtifactRoot(Path(folder)), execution=profile.execution)
+    stored = context.root.save_table(Address(stage="draft", version=1, recipe={}, inputs={}), rows, Drafted, summary={}, seconds=0.0)
+    ref = await teach(
+        context, drafted=stored, benchmark="pocketqa", recipe=profile.recipe.teacher, recordings=(Path(recording),),
+        rationalise=False, resamples=2, validate=False, seed=0,
+    )  # fmt: skip
+    return ref, context.root.record(ref)
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_samples_that_were_not_recorded_fail_their_rows_and_not_the_run(tmp_path: Path) -> None:
+    ref, record = await taught_from(str(tmp_path), str(tmp_path / "replies.jsonl"))
+    outcomes = [(row.sample, row.outcome) for row in ArtifactRoot(tmp_path).read(ref, Taught)]
+    assert outcomes == [(0, "ok")] * 4 + [(1, "ok"), (2, "failed")] + [(1, "failed"), (2, "failed")] * 3
+    assert not record["partial"]  # asking again would not mend it
