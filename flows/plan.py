@@ -58,6 +58,16 @@ class Plan:
         """Whether disagreements are asked again with the gold facts."""
         return self.recipe.curate.disagreement == "rationalise"
 
+    @property
+    def resamples(self) -> int:
+        """Further samples of each question on which no reply agrees with gold."""
+        return self.recipe.curate.resamples if self.recipe.curate.disagreement == "resample" else 0
+
+    @property
+    def validate(self) -> bool:
+        """Whether the teacher checks the reasoning of its replies."""
+        return self.recipe.curate.validate_with == "teacher"
+
     def folder_of(self, model: str) -> Path | None:
         """The folder that a model's name means, None for the built-in student and for hub ids."""
         return Path(model) if Path(model).is_dir() else None

@@ -12,6 +12,7 @@ from tasks.draft import draft
 from tasks.estimate import tell_cost
 from tasks.publish import publish_corpus
 from tasks.sample import sample
+from tasks.select import select
 from tasks.student import student
 from tasks.teach import teach as ask_teacher
 
@@ -26,7 +27,7 @@ async def fetch_student(profile: ProfileName = "demo", overrides: Overrides = No
 
 @flow(name="teach", flow_run_name="teach {profile}")
 async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> Corpus:
-    """Sample questions, let the student draft, let the teacher answer, curate."""
+    """Sample questions, let the student draft, choose what to ask, let the teacher answer, curate."""
     plan = open_plan(profile, overrides)
     recipe, run, benchmark, seed = plan.recipe, plan.context, plan.recipe.benchmark, plan.recipe.seed
 
@@ -44,10 +45,20 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
             run, split=split, questions=questions[split], student=drafter, benchmark=benchmark,
             max_new_tokens=recipe.draft.max_new_tokens, numbers=recipe.student, seed=seed,
         )  # fmt: skip
-    await tell_cost(run, recipe=recipe, questions=questions["train"], drafted=drafted["train"], source=plan.source, rationalise=plan.rationalise)
+    asked = drafted["train"]
+    if recipe.teacher.select != "all":
+        asked = await select(
+            run, drafted=asked, student=base, benchmark=benchmark, how=recipe.teacher.select, share=recipe.teacher.select_share,
+            max_new_tokens=recipe.draft.max_new_tokens, numbers=recipe.student, seed=seed,
+        )  # fmt: skip
+    await tell_cost(
+        run, recipe=recipe, questions=questions["train"], drafted=drafted["train"], asked=asked, source=plan.source,
+        rationalise=plan.rationalise, resamples=plan.resamples, validate=plan.validate,
+    )  # fmt: skip
     taught = await ask_teacher(
-        run, drafted=drafted["train"], benchmark=benchmark, recipe=recipe.teacher, recordings=plan.recordings, rationalise=plan.rationalise, seed=seed
-    )
+        run, drafted=asked, benchmark=benchmark, recipe=recipe.teacher, recordings=plan.recordings,
+        rationalise=plan.rationalise, resamples=plan.resamples, validate=plan.validate, seed=seed,
+    )  # fmt: skip
     curated = await curate(run, drafted=drafted["train"], taught=taught, benchmark=benchmark, recipe=recipe.curate, allow=recipe.guards.allow, seed=seed)
     await publish_corpus(run, curated)
     return Corpus(student=base, questions=questions, drafted=drafted, taught=taught, curated=curated)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from typing import Any
 from prefect.artifacts import acreate_table_artifact
 
 from tasks.contracts.artifacts import TableRef
-from tasks.contracts.asks import Ask, Cost, Estimate
+from tasks.contracts.asks import Answer, Ask, Cost, Estimate
 from tasks.contracts.failures import ProfileError, TeacherRefused
 from tasks.contracts.recipes import Profile, Recipe
-from tasks.contracts.rows import Drafted, Question
+from tasks.contracts.rows import Drafted, Outcome, Question
 from tasks.foresee import foreseen
 from tasks.gateways.hub import read_questions_file
 from tasks.gateways.kinds import open_teacher, price_for, settings_of
@@ -23,8 +25,9 @@ from tasks.gateways.ledger import Ledger
 from tasks.gateways.teacher import Reply, first_request
 from tasks.gateways.tokens import estimated_tokens, how_counted
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.estimate import Known, estimate
-from tasks.logic.teaching import asks_for, replies_as_json, undrafted
+from tasks.logic.estimate import CHECK_LENGTH, Known, estimate
+from tasks.logic.selection import chosen
+from tasks.logic.teaching import Talk, agrees, asks_for, check_ask, check_asks, further_asks, talk_of, taught_rows, undrafted
 from tasks.stage import Context
 
 
@@ -39,15 +42,26 @@ def check_teacher(profile: Profile) -> None:
 
 
 async def tell_cost(
-    context: Context, *, recipe: Recipe, questions: TableRef[Question], drafted: TableRef[Drafted], source: Path | str | None, rationalise: bool
+    context: Context,
+    *,
+    recipe: Recipe,
+    questions: TableRef[Question],
+    drafted: TableRef[Drafted],
+    asked: TableRef[Drafted],
+    source: Path | str | None,
+    rationalise: bool,
+    resamples: int,
+    validate: bool,
 ) -> None:
-    """Estimate the teach stage from what is stored so far; a table artifact, or a line of the plan."""
+    """Estimate the teach stage from what is stored so far; a table artifact, or a line of the plan. `asked` are those of `drafted` that it asks about."""
     if recipe.teacher.kind == "recorded":
         return
-    rows = _rows(context, recipe=recipe, questions=questions, drafted=drafted, source=source)
+    rows = _rows(context, recipe=recipe, questions=questions, drafted=asked if asked.digest else drafted, source=source)
     if rows is None:
         return
-    made = _estimate(context, recipe=recipe, rows=rows, rationalise=rationalise)
+    if not asked.digest:  # which ones is not known yet, how many is
+        rows = chosen(rows, {}, share=recipe.teacher.select_share, seed=recipe.seed)
+    made = _estimate(context, recipe=recipe, rows=rows, rationalise=rationalise, resamples=resamples, validate=validate)
     plan = foreseen()
     if plan is not None:
         plan.estimate = made
@@ -80,38 +94,45 @@ def _rows(
     return undrafted(drawn.questions)
 
 
-def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rationalise: bool) -> Estimate:
-    numbers, pace, wording = recipe.teacher, context.execution.teacher, get_benchmark(recipe.benchmark)
-    as_json = replies_as_json(numbers.response_format, model=numbers.model)
+def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rationalise: bool, resamples: int, validate: bool) -> Estimate:
+    """What the teach stage would buy of `rows`: the same asks as it makes, less those whose replies the ledger holds."""
+    numbers, pace = recipe.teacher, context.execution.teacher
+    talk = talk_of(numbers, benchmark=get_benchmark(recipe.benchmark))
     settings, teacher = settings_of(numbers), open_teacher(numbers, recordings=(), pace=pace, seed=recipe.seed)
 
-    def by_key(*, samples: int, hint: bool) -> dict[str, Ask]:
-        asks = asks_for(rows, benchmark=wording, samples=samples, hint=hint, as_json=as_json)
+    def by_key(asks: Sequence[Ask]) -> dict[str, Ask]:
         return {first_request(ask, settings).key(teacher.source(ask)): ask for ask in asks}
 
-    plain = by_key(samples=numbers.samples, hint=False)
-    hinted = by_key(samples=1, hint=True) if rationalise and teacher.can_take_hints else {}
-    stored, known = _stored(context, [*plain, *hinted], model=numbers.model)
-    gold = {row.qid: row.answer for row in rows}
-    agreed = {ask.qid for key, ask in plain.items() if key in stored and wording.parse_teacher_reply(stored[key].text).verdict == gold[ask.qid]}
+    hints = rationalise and teacher.can_take_hints
+    plain = by_key(asks_for(rows, talk=talk, samples=range(numbers.samples), hint=False))
+    again = by_key(further_asks(rows, talk=talk, samples=numbers.samples, resamples=resamples, rationalise=hints))
+    stored, known = _stored(context, [*plain, *again], model=numbers.model)
+    taught = taught_rows(rows, [_answer(ask, stored[key], talk) for key, ask in plain.items() if key in stored], talk=talk)
+    agreed = {row.qid for row in taught if agrees(row)}
+    more = [_answer(ask, stored[key], talk) for key, ask in again.items() if key in stored and ask.qid not in agreed]
+    checks = by_key(check_asks(taught + taught_rows(rows, more, talk=talk), talk=talk, seed=recipe.seed)) if validate else {}
+    checked, _ = _stored(context, list(checks), model=numbers.model)
     waiting = {ask.qid for key, ask in plain.items() if key not in stored} - agreed
-    missing = [ask for key, ask in hinted.items() if key not in stored and ask.qid not in agreed]
-    schema = estimated_tokens([{"content": json.dumps(wording.reply_schema)}], model=numbers.model) if as_json else 0
+    missing = [ask for key, ask in again.items() if key not in stored and ask.qid not in agreed]
 
-    def prompts(asks: Sequence[Ask]) -> list[int]:
-        return [estimated_tokens(ask.messages, model=numbers.model) + schema for ask in asks]
+    def prompts(asks: Iterable[Ask]) -> list[int]:
+        return [estimated_tokens([*ask.messages, *_schema_of(ask)], model=numbers.model) for ask in asks]
 
     price = price_for(teacher, recipe=numbers, pace=pace)
     notes = [f"prompt tokens {how_counted(numbers.model)}", f"prices: {price.origin}"]
     if pace.mode == "batch":
         notes.append("a batch may take up to 24 hours whatever the limits say")
-    if any(not row.draft for row in rows):
+    if any(not row.draft for row in rows) and numbers.ask:
         notes.append("drafts are not written yet, so prompts are counted without them")
+    if numbers.select_share < 1:
+        notes.append(f"{len(rows)} questions are asked about, {numbers.select_share:.0%} of them all")
     return estimate(
-        owned=len(stored),
-        plain=prompts([ask for key, ask in plain.items() if key not in stored]),
-        hints=prompts([ask for ask in missing if ask.qid not in waiting]),
-        maybe=prompts([ask for ask in missing if ask.qid in waiting]),
+        owned=len(stored) + len(checked),
+        plain=prompts(ask for key, ask in plain.items() if key not in stored),
+        again=prompts(ask for ask in missing if ask.qid not in waiting),
+        maybe=prompts(ask for ask in missing if ask.qid in waiting),
+        checks=prompts(ask for key, ask in checks.items() if key not in checked),
+        check_frame=math.ceil(statistics.fmean(prompts(check_ask(row, "", talk=talk) for row in rows))) if validate and rows else None,
         attempts=numbers.attempts,
         max_tokens=numbers.max_tokens,
         known=known,
@@ -121,13 +142,24 @@ def _estimate(context: Context, *, recipe: Recipe, rows: Sequence[Drafted], rati
     )
 
 
+def _answer(ask: Ask, reply: Reply, talk: Talk) -> Answer:
+    """A stored first reply as the answer that it would be."""
+    problem = "cut or refused" if reply.finish_reason != "stop" else talk.problem(reply.text) or ""
+    return Answer(ask=ask, outcome=Outcome.UNPARSED if problem else Outcome.OK, text=reply.text, model=reply.model, attempts=1, note=problem)
+
+
+def _schema_of(ask: Ask) -> list[dict[str, str]]:
+    """The reply's schema, which is part of the prompt that is paid for."""
+    return [] if ask.schema is None else [{"content": json.dumps(ask.schema)}]
+
+
 def _stored(context: Context, keys: Sequence[str], *, model: str) -> tuple[dict[str, Reply], Known | None]:
     """What the ledger holds of these, and what it knows of the model; nothing where there is no ledger yet."""
     path = context.root.path / context.execution.ledger
     if not path.is_file():
         return {}, None
     with Ledger(path, budget_usd=None) as ledger:
-        return ledger.find_many(keys), ledger.usual(model)
+        return ledger.find_many(keys), ledger.usual(model, above=CHECK_LENGTH)
 
 
 def _shown(cost: Cost) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Teach stage: the teacher answers the student's drafts through the ledger; disagreements are asked again with the gold facts.
+"""Teach stage: the teacher answers the student's drafts through the ledger; where it disagrees with gold it is asked again, and its reasoning is checked.
 
 Questions go in shards, one Prefect task each; all shards of a process ask through one caller, so that pace and budget are those of the whole.
 """
@@ -29,14 +29,15 @@ from tasks.gateways.limits import Limiter
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.teacher import Teacher as Replier
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.teaching import asks_for, disagreements, replies_as_json, shards, taught_rows
+from tasks.logic.teaching import asks_for, check_asks, checked_rows, disagreements, further_asks, reply_counts, shards, talk_of, taught_rows
 from tasks.pace import shared_pace
 from tasks.stage import Table, Work, table_stage
 
+CallerFor = Callable[[Callable[[str], str | None]], Caller | BatchCaller]  # by what says why a whole reply cannot be used
 SHARDS_AT_ONCE = 4  # so that the last slow replies of one shard do not hold up the pace
 
 
-@table_stage("teach", version=2, run_name="teach")
+@table_stage("teach", version=3, run_name="teach")
 async def teach(
     work: Work,
     *,
@@ -45,31 +46,35 @@ async def teach(
     recipe: Teacher,
     recordings: tuple[Path, ...],
     rationalise: bool,
+    resamples: int,
+    validate: bool,
     seed: int,
 ) -> Table[Taught]:
-    """`recipe.samples` replies a question; with `rationalise`, one more given the gold facts where none of them agrees with gold."""
-    wording = get_benchmark(benchmark)
+    """`recipe.samples` replies a question. Where none of them agrees with gold: `resamples` more, and with `rationalise` one given the gold facts.
+
+    With `validate`, every usable reply then has its reasoning checked twice (`check_asks`).
+    """
+    talk = talk_of(recipe, benchmark=get_benchmark(benchmark))
     rows = work.root.read(drafted, Drafted)
-    as_json = replies_as_json(recipe.response_format, model=recipe.model)
     pace = work.execution.teacher
-    async with (
-        open_teacher(recipe, recordings=recordings, pace=pace, seed=seed) as teacher,
-        _caller(work, recipe, teacher, judge=lambda text: wording.parse_teacher_reply(text).problem or None) as caller,
-    ):
-        answers, usage = await _ask(work, asks_for(rows, benchmark=wording, samples=recipe.samples, hint=False, as_json=as_json), caller, "ask")
+    async with open_teacher(recipe, recordings=recordings, pace=pace, seed=seed) as teacher, _desk(work, recipe, teacher) as caller_for:
+        caller = caller_for(talk.problem)
+        answers, usage = await _ask(work, asks_for(rows, talk=talk, samples=range(recipe.samples), hint=False), caller, "ask")
         _refuse_gaps(answers, allowed=pace.max_failed_share)
-        taught = taught_rows(rows, answers, benchmark=wording)
-        if rationalise and teacher.can_take_hints:
-            again = asks_for(disagreements(rows, taught), benchmark=wording, samples=1, hint=True, as_json=as_json)
-            hinted, spent = await _ask(work, again, caller, "ask again with the facts")
-            answers, usage = answers + hinted, usage + spent
-            taught += taught_rows(rows, hinted, benchmark=wording)
-        damaged = sorted(caller.mended)
+        taught = taught_rows(rows, answers, talk=talk)
+        wrong, hints = disagreements(rows, taught), rationalise and teacher.can_take_hints
+        asks = further_asks(wrong, talk=talk, samples=recipe.samples, resamples=resamples, rationalise=hints)
+        more, spent = await _ask(work, asks, caller, "ask again with the facts" if hints else "ask again")
+        answers, usage, taught = answers + more, usage + spent, taught + taught_rows(rows, more, talk=talk)
+        checker = caller_for(lambda _: None)  # a check that finds nothing to follow is an answer too
+        checks, spent = await _ask(work, check_asks(taught, talk=talk, seed=seed) if validate else [], checker, "check the reasoning")
+        damaged = sorted(caller.mended | checker.mended)
+    if checks:
+        taught, usage = checked_rows(taught, checks, talk=talk), usage + spent
     if damaged:
         get_run_logger().warning("%d replies in the ledger failed their checksum and were bought again", len(damaged))
-    outcomes = [row.outcome for row in taught]
-    summary = {"usage": asdict(usage), "outcomes": {each.value: outcomes.count(each) for each in Outcome}, "hinted": sum(row.hinted for row in taught)}
-    return Table(taught, Taught, summary | {"damaged": damaged}, partial=not all(answer.final for answer in answers))
+    summary = {"usage": asdict(usage), "damaged": damaged, **reply_counts(taught, samples=recipe.samples)}
+    return Table(taught, Taught, summary, partial=not all(answer.final for answer in (*answers, *checks)))
 
 
 def _refuse_gaps(answers: Sequence[Answer], *, allowed: float) -> None:
@@ -83,21 +88,24 @@ def _refuse_gaps(answers: Sequence[Answer], *, allowed: float) -> None:
 
 
 @asynccontextmanager
-async def _caller(work: Work, recipe: Teacher, teacher: Replier, judge: Callable[[str], str | None]) -> AsyncIterator[Caller | BatchCaller]:
-    """One caller for all shards, at this process's share of the limits."""
+async def _desk(work: Work, recipe: Teacher, teacher: Replier) -> AsyncIterator[CallerFor]:
+    """Makes a caller for all shards of one kind of ask; all of them go through one ledger, at this process's share of the limits."""
     pace = work.execution.teacher
     limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
     price = price_for(teacher, recipe=recipe, pace=pace)
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd))
-        caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)
-        if pace.mode == "batch":
+
+        def caller_for(judge: Callable[[str], str | None]) -> Caller | BatchCaller:
+            caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)
+            if pace.mode == "online":
+                return caller
             assert isinstance(teacher, OpenAITeacher), "load_profile refuses other kinds"
-            yield BatchCaller(caller=caller, teacher=teacher, poll_seconds=pace.poll_seconds)
-            return
-        if recipe.kind == "openai" and PREFECT_API_URL.value():  # a server of this process's own counts nobody else
+            return BatchCaller(caller=caller, teacher=teacher, poll_seconds=pace.poll_seconds)
+
+        if recipe.kind == "openai" and pace.mode == "online" and PREFECT_API_URL.value():  # a server of this process's own counts nobody else
             await stack.enter_async_context(shared_pace(limiter, name=f"socratune-teacher-{recipe.model}"))
-        yield caller
+        yield caller_for
 
 
 async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, what: str) -> tuple[list[Answer], Usage]:

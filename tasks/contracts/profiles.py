@@ -97,6 +97,7 @@ def _contradictions(profile: Profile) -> list[str]:
         if batch < train.processes
     ]
     faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
+    faults += _asking_faults(recipe)
     faults += _sample_faults(recipe)
     if recipe.align.select_questions and recipe.sample.dev and recipe.align.select_questions > recipe.sample.dev:
         faults.append(f"recipe.align.select_questions {recipe.align.select_questions} is more than recipe.sample.dev {recipe.sample.dev}")
@@ -112,6 +113,23 @@ def _teacher_faults(teacher: Teacher, *, mode: str) -> list[str]:
     faults += [f"recipe.teacher.recordings: no such file {name}" for name in teacher.recordings if not Path(name).is_file()]
     if teacher.kind == "simulated" and (teacher.error_rate is None or teacher.no_bias is None):
         faults.append("recipe.teacher: a simulated teacher needs error_rate and no_bias")
+    return faults
+
+
+def _asking_faults(recipe: Recipe) -> list[str]:
+    """What is asked, and how often, against who is asked and why."""
+    teacher, curate = recipe.teacher, recipe.curate
+    faults = []
+    if teacher.select == "all" and teacher.select_share != 1:
+        faults.append(
+            f"recipe.teacher.select_share: {teacher.select_share:g} of the questions, but select=all asks about every one; set it to 1, or choose a way"
+        )
+    if teacher.select != "all" and not teacher.select_share:
+        faults.append("recipe.teacher.select_share: 0 asks about nothing; give the share of the train questions to pay for")
+    if curate.disagreement == "resample" and not curate.resamples:
+        faults.append("recipe.curate.resamples: disagreement=resample needs at least 1")
+    if curate.validate_with == "teacher" and teacher.kind == "recorded" and not all(name.endswith(".parquet") for name in teacher.recordings or ("",)):
+        faults.append("recipe.curate.validate_with: recorded replies cannot be asked to check reasoning; set it to none, or replay a ledger export (.parquet)")
     return faults
 
 

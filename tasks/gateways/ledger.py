@@ -229,17 +229,17 @@ class Ledger:
         calls, retries, tokens_in, tokens_out, usd = self.db.execute("SELECT calls, retries, tokens_in, tokens_out, usd FROM totals").fetchone()
         return Usage(calls=calls, retries=retries, tokens_in=tokens_in, tokens_out=tokens_out, usd=usd)
 
-    def usual(self, model: str) -> Known | None:
+    def usual(self, model: str, *, above: int) -> Known | None:
         """Mean length and latency of up to 2,000 whole replies of a model or its dated versions, None where it has none.
 
-        Replies without a latency (recorded ones, and those of batches) do not count.
+        Replies without a latency (recorded ones, and those of batches) do not count, nor do those of at most `above` tokens.
         """
         tokens, seconds, name, end = (f"json_extract(body, '$.{field}')" for field in ("tokens_out", "seconds", "model", "finish_reason"))
         timed = (
             f"SELECT {tokens} AS tokens, {seconds} AS seconds FROM replies WHERE json_valid(body) "
-            f"AND ({name} = :model OR {name} GLOB :model || '-[0-9]*') AND {end} = 'stop' AND {seconds} > 0"
+            f"AND ({name} = :model OR {name} GLOB :model || '-[0-9]*') AND {end} = 'stop' AND {seconds} > 0 AND {tokens} > :above"
         )
-        rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", {"model": model}).fetchone()
+        rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", {"model": model, "above": above}).fetchone()
         return None if rows[0] is None else Known(tokens_out=rows[0], seconds=rows[1])
 
     def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:

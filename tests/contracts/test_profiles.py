@@ -95,10 +95,24 @@ def test_all_faults_are_told_at_once() -> None:
         ({"recipe.align.phases": []}, "recipe.align.phases"),
         ({"recipe.benchmark": "strategyqa"}, "recipe.sample.split"),
         ({"execution.train.device": "tpu"}, "execution.train.device"),
+        ({"recipe.teacher.select_share": 0.5}, "select=all asks about every one"),
+        ({"recipe.teacher.select": "uncertain", "recipe.teacher.select_share": 0.0}, "0 asks about nothing"),
+        ({"recipe.curate.disagreement": "resample"}, "needs at least 1"),
+        ({"recipe.teacher.kind": "recorded", "recipe.curate.validate_with": "teacher"}, "cannot be asked to check reasoning"),
     ],
 )
 def test_contradictions_are_explained(overrides: dict[str, Any], words: str) -> None:
     assert any(words in fault for fault in faults(overrides))
+
+
+def test_a_ledger_export_may_hold_checks_and_recorded_lines_may_not(tmp_path: Path) -> None:
+    checked = {"recipe.teacher.kind": "recorded", "recipe.curate.validate_with": "teacher"}
+    export, lines = tmp_path / "ledger.parquet", tmp_path / "replies.jsonl"
+    export.touch()
+    lines.touch()
+    assert load_profile("demo", folder=PROFILES, overrides={**checked, "recipe.teacher.recordings": [str(export)]}).recipe.teacher.kind == "recorded"
+    (fault,) = faults({**checked, "recipe.teacher.recordings": [str(export), str(lines)]})
+    assert "recipe.curate.validate_with" in fault
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the gateway tests ask with: the real client, a real ledger; only the waits of back-off return at once."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Bench:
     budget: float | None = None
     price: Price | None = None
     in_flight: int = 8
+    judge: Callable[[str], str | None] = judge
     waits: list[float] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
 
@@ -66,7 +68,7 @@ class Bench:
     def caller(self, teacher: Teacher, ledger: Ledger, *, batch: bool = False) -> Caller:
         limiter = Limiter(requests_per_minute=10**6, tokens_per_minute=10**9, max_in_flight=self.in_flight, sleep=self._sleep)
         price = price_of(teacher, model=self.settings.model, given=self.price)
-        return Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=self.settings, judge=judge, price=price.in_batch() if batch else price)
+        return Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=self.settings, judge=self.judge, price=price.in_batch() if batch else price)
 
     def _note(self, done: int, total: int, usage: Usage) -> None:
         self.progress.append((done, total))

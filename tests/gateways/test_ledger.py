@@ -300,9 +300,9 @@ def test_a_ledger_whose_structure_is_damaged_says_so_and_what_to_do(tmp_path):
         assert export_ledger(ledger, tmp_path / "saved.parquet") < 500
 
 
-def test_the_usual_reply_counts_dated_versions_of_a_model_and_no_other_model(tmp_path):
+def test_the_usual_reply_counts_dated_versions_of_a_model_no_other_model_and_no_reply_of_one_word(tmp_path):
     with Ledger(tmp_path / "l.sqlite", budget_usd=None) as ledger:
-        for number, (model, tokens) in enumerate([("gpt-4o", 10), ("gpt-4o-2024-08-06", 30), ("gpt-4o-mini", 500), ("gpt-4", 700)]):
+        for number, (model, tokens) in enumerate([("gpt-4o", 10), ("gpt-4o-2024-08-06", 30), ("gpt-4o", 5), ("gpt-4o-mini", 500), ("gpt-4", 700)]):
             ledger.record(str(number), replace(REPLY, model=model, tokens_out=tokens), source="/v1", usd=0.0)
-        assert ledger.usual("gpt-4o") == Known(tokens_out=20.0, seconds=0.5)
-        assert ledger.usual("gpt-5") is None
+        assert ledger.usual("gpt-4o", above=5) == Known(tokens_out=20.0, seconds=0.5)
+        assert ledger.usual("gpt-5", above=5) is None

@@ -15,7 +15,9 @@ from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.prices import published_price
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedServer, SimulatedTeacher, serve_simulated
+from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.benchmarks.teacher_talk import parse_teacher_reply
+from tasks.logic.teaching import asks_for, check_asks, checked_rows, talk_of, taught_rows, undrafted
 from tests.gateways.bench import ask_for, asks, questions
 
 PACE = TeacherExecution(
@@ -64,6 +66,51 @@ async def test_an_error_is_repeatable_and_a_hint_mends_it(bench):
     assert [parse_teacher_reply(answer.text).verdict for answer in hinted] == [question.answer for question in drawn]
 
 
+@pytest.mark.parametrize("model", ["gpt-4", "gpt-4o"])
+async def test_without_questions_it_reasons_from_the_facts_alone(bench, model):
+    talk = talk_of(_recipe("simulated", model=model, ask=False, response_format="auto"), benchmark=get_benchmark("pocketqa"))
+    bench.judge = talk.problem
+    rows = undrafted(questions(10))
+    wanted = asks_for(rows, talk=talk, samples=range(1), hint=False)
+    answers, _ = await bench.ask(wanted, teacher=SimulatedTeacher(error_rate=0.0, no_bias=0.0, timeout_seconds=20.0, seed=0))
+    assert all(answer.text.startswith("{") == talk.as_json for answer in answers)
+    for row, made in zip(rows, taught_rows(rows, answers, talk=talk), strict=True):
+        assert (made.asked, made.answered, made.verdict) == ((), (), row.answer)
+        assert all(fact in made.reasoning for fact in row.facts)
+        assert not any(line.startswith("Q:") for line in made.reply.splitlines())
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "gpt-4o"])
+@pytest.mark.parametrize("ask", [True, False])
+async def test_its_own_reasoning_leads_back_to_the_verdict_and_that_of_another_question_leads_nowhere(bench, ask, model):
+    talk = talk_of(_recipe("simulated", model=model, ask=ask, response_format="auto"), benchmark=get_benchmark("pocketqa"))
+    rows = undrafted(questions(60))
+    bench.judge = talk.problem
+    teacher = {"error_rate": 0.3, "no_bias": 0.5, "timeout_seconds": 20.0, "seed": 0}
+    answers, _ = await bench.ask(asks_for(rows, talk=talk, samples=range(1), hint=False), teacher=SimulatedTeacher(**teacher))
+    taught = taught_rows(rows, answers, talk=talk)
+    bench.judge = lambda _: None
+    checks, _ = await bench.ask(check_asks(taught, talk=talk, seed=0), teacher=SimulatedTeacher(**teacher))
+    checked = checked_rows(taught, checks, talk=talk)
+    right = [row for row in checked if row.verdict == row.answer]
+    assert 0 < len(right) < 60
+    assert all(row.recovered == row.verdict for row in right)
+    assert {row.unmoved for row in right} == {"unparsed"}
+    assert {(row.recovered, row.unmoved) for row in checked if row.verdict != row.answer} == {("", "")}
+
+
+async def test_a_check_of_careless_reasoning_finds_what_it_says(bench):
+    talk = talk_of(_recipe("simulated"), benchmark=get_benchmark("pocketqa"))
+    rows = undrafted(questions(6))
+    wrong = SimulatedTeacher(error_rate=1.0, no_bias=0.0, timeout_seconds=20.0, seed=0)
+    answers, _ = await bench.ask(asks_for(rows, talk=talk, samples=range(1), hint=False), teacher=wrong)
+    taught = taught_rows(rows, answers, talk=talk)
+    believed = [replace(row, answer=row.verdict) for row in taught]  # were gold as wrong as the teacher
+    bench.judge = lambda _: None
+    checks, _ = await bench.ask(check_asks(believed, talk=talk, seed=0), teacher=wrong)
+    assert [row.recovered for row in checked_rows(believed, checks, talk=talk)] == [row.verdict for row in taught]
+
+
 async def test_a_teacher_of_another_error_rate_shares_no_replies(bench):
     wanted = asks(3)
     await bench.ask(wanted, teacher=SimulatedTeacher(error_rate=1.0, no_bias=0.0, timeout_seconds=20.0, seed=0))
@@ -101,6 +148,9 @@ def _recipe(kind, **more):
         "samples": 1,
         "temperature": 0.0,
         "max_tokens": 100,
+        "ask": True,
+        "select": "all",
+        "select_share": 1.0,
         "attempts": 2,
         "response_format": "text",
         "recordings": (),

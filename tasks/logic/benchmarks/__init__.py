@@ -23,7 +23,7 @@ class Benchmark(Protocol):
     direct_prefix: str
     yes_choices: tuple[str, ...]
     no_choices: tuple[str, ...]
-    reply_schema: Mapping[str, object]
+    check_schema: Mapping[str, object]
 
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks in a file, `kinds` for those that have kinds (None = all)."""
@@ -49,11 +49,24 @@ class Benchmark(Protocol):
     def parse_skeleton(self, text: str) -> yes_no.ParsedSkeleton:
         """A completion taken apart."""
 
-    def teacher_messages(self, question: Drafted, *, hint: bool, as_json: bool) -> tuple[dict[str, str], ...]:
-        """Chat messages for the teacher; `hint` gives the gold facts and verdict away, `as_json` asks for an object of `reply_schema`."""
+    def teacher_messages(self, question: Drafted, *, hint: bool, as_json: bool, ask: bool) -> tuple[dict[str, str], ...]:
+        """Chat messages for the teacher. `hint` gives the gold facts and verdict away, `as_json` asks for an object of `reply_schema`; without `ask`
+        neither draft nor questions stand in them."""
 
-    def parse_teacher_reply(self, text: str) -> teacher_talk.TeacherReply:
-        """The teacher's reply taken apart."""
+    def reply_schema(self, *, ask: bool) -> Mapping[str, object]:
+        """The JSON schema of the teacher's reply."""
+
+    def parse_teacher_reply(self, text: str, *, ask: bool) -> teacher_talk.TeacherReply:
+        """The teacher's reply taken apart; without `ask` it has no questions."""
+
+    def check_messages(self, question: Question, *, reasoning: str, as_json: bool) -> tuple[dict[str, str], ...]:
+        """Chat messages that ask which verdict follows from `reasoning`; `as_json` asks for an object of `check_schema`."""
+
+    def parse_check(self, text: str) -> Verdict:
+        """The verdict that follows, UNPARSED where none does."""
+
+    def standalone(self, *, answered: Sequence[str], reasoning: str) -> str:
+        """Reasoning that needs no questions before it, without a verdict."""
 
     def template_rationale(self, question: Question) -> yes_no.Rationale:
         """A rationale out of gold facts, where no teacher answers."""
@@ -70,13 +83,17 @@ class _YesNo:
     direct_prefix = yes_no.DIRECT_PREFIX
     yes_choices: tuple[str, ...] = yes_no.YES_CHOICES
     no_choices: tuple[str, ...] = yes_no.NO_CHOICES
-    reply_schema: Mapping[str, object] = teacher_talk.REPLY_SCHEMA
+    check_schema: Mapping[str, object] = teacher_talk.CHECK_SCHEMA
     draft_prompt = staticmethod(yes_no.draft_prompt)
     parse_draft = staticmethod(yes_no.parse_draft)
     direct_completion = staticmethod(yes_no.direct_completion)
     parse_skeleton = staticmethod(yes_no.parse_skeleton)
     teacher_messages = staticmethod(teacher_talk.teacher_messages)
+    reply_schema = staticmethod(teacher_talk.reply_schema)
     parse_teacher_reply = staticmethod(teacher_talk.parse_teacher_reply)
+    check_messages = staticmethod(teacher_talk.check_messages)
+    parse_check = staticmethod(teacher_talk.parse_check)
+    standalone = staticmethod(teacher_talk.standalone)
     completion = staticmethod(yes_no.skeleton)
 
     def prompt(self, arm: Arm, question: Drafted) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Drafted, Question, Verdict
@@ -12,39 +13,55 @@ from tasks.logic.answers import own_text, parse_verdict, sentences, turn
 from tasks.logic.benchmarks.yes_no import Rationale, word
 
 HINT_MARK = "What is known:"  # begins the part of a message that gives the gold facts away
+CHECK_MARK = "Reasoning to check:"  # begins the part that is checked
 _ANALYSIS, _STEPS, _ASSESSMENT = "## Teaching Analysis", "## Step-by-Step Reasoning", "## Final Assessment"
 _TASK = """You teach a student to reason. You see a yes/no question, the student's draft and its clarifying questions.
 Keep, repair or replace the clarifying questions: one to three whose answers settle the matter. Answer each in one short sentence. \
 Then reason from the answers in at most three short sentences, and give the verdict only at the end."""
+ALONE = """You teach a student to reason. You see a yes/no question. Say in short sentences what has to be known to settle it. \
+Then reason from that in at most three short sentences, and give the verdict only at the end."""
+_CHECK = """You check reasoning. You see a yes/no question and reasoning whose verdict was removed. Decide by this reasoning alone, not by what you know: \
+yes follows from it, no follows from it, or it leaves the question open."""
+_STEPS_FORM = f"""{_STEPS}
+(reasoning)
+
+{_ASSESSMENT}
+**[YES]** or **[NO]**"""
 _SYSTEM = f"""{_TASK} Reply in exactly this form:
 
 {_ANALYSIS}
 Q: (clarifying question)
 A: (its answer)
 
-{_STEPS}
-(reasoning)
+{_STEPS_FORM}"""
+_SYSTEM_ALONE = f"""{ALONE} Reply in exactly this form:
+
+{_STEPS_FORM}"""
+_SYSTEM_CHECK = f"""{_CHECK} Reply in exactly this form and say nothing else:
 
 {_ASSESSMENT}
-**[YES]** or **[NO]**"""
+**[YES]**, **[NO]** or **[OPEN]**"""
 
-_EXCHANGE_SCHEMA = {
-    "type": "object",
-    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
-    "required": ["question", "answer"],
-    "additionalProperties": False,
-}
-REPLY_SCHEMA: dict[str, object] = {  # keys in the order in which they are to be written: the verdict comes last
-    "type": "object",
-    "properties": {
-        "questions": {"type": "array", "items": _EXCHANGE_SCHEMA},
-        "reasoning": {"type": "string"},
-        "verdict": {"type": "string", "enum": ["yes", "no"]},
-    },
-    "required": ["questions", "reasoning", "verdict"],
-    "additionalProperties": False,
-}
+
+def _object(properties: Mapping[str, object]) -> dict[str, object]:
+    """A strict schema whose keys are to be written in this order: the verdict comes last."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+_EXCHANGE_SCHEMA = _object({"question": {"type": "string"}, "answer": {"type": "string"}})
+_REASONED = {"reasoning": {"type": "string"}, "verdict": {"type": "string", "enum": ["yes", "no"]}}
+REPLY_SCHEMA = _object({"questions": {"type": "array", "items": _EXCHANGE_SCHEMA}, **_REASONED})
+ALONE_SCHEMA = _object(_REASONED)
+CHECK_SCHEMA = _object({"verdict": {"type": "string", "enum": ["yes", "no", "open"]}})
 _SYSTEM_SCHEMA = f"{_TASK} Reply with one JSON object: questions (each with its answer), reasoning, verdict."
+_SYSTEM_ALONE_SCHEMA = f"{ALONE} Reply with one JSON object: reasoning, verdict."
+_SYSTEMS = {  # by ask, as_json
+    (True, False): _SYSTEM,
+    (True, True): _SYSTEM_SCHEMA,
+    (False, False): _SYSTEM_ALONE,
+    (False, True): _SYSTEM_ALONE_SCHEMA,
+}
+_SYSTEM_CHECK_SCHEMA = f"{_CHECK} Reply with one JSON object: verdict, which is yes, no or open."
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL)
 _SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
@@ -60,46 +77,10 @@ _LEADING = re.compile(r"^[\s*_]*(yes|no)\b[*_]*\s*[,.;:!-]+\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"([,;–-]\s*)?\b(?:so|thus|hence|therefore),?\s*[*_]*(?:yes|no)[*_]*\s*(?=[.!]|$)", re.IGNORECASE)
 _EMPTY = re.compile(r"\W*(?:yes|no|\d+[.)]?)?\W*", re.IGNORECASE)  # nothing left but a verdict or a list number
 _REFERENCE = re.compile(r"#\s*(\d+)")
-_STOP = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "be",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "in",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "that",
-        "the",
-        "to",
-        "was",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "would",
-    ]
-)
+_STOP = frozenset([
+    "a", "an", "and", "are", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has", "have", "how", "in", "is", "it",
+    "its", "of", "on", "or", "that", "the", "to", "was", "were", "what", "when", "where", "which", "who", "would",
+])  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,32 +91,75 @@ class TeacherReply(Rationale):
     problem: str
 
 
-def teacher_messages(question: Drafted, *, hint: bool, as_json: bool = False) -> tuple[dict[str, str], ...]:
+def teacher_messages(question: Drafted, *, hint: bool, as_json: bool = False, ask: bool = True) -> tuple[dict[str, str], ...]:
     """The chat messages for one drafted question. `hint` adds gold facts, decomposition and verdict, for questions that a teacher got wrong.
 
-    `as_json` asks for an object of REPLY_SCHEMA instead of our headings.
+    `as_json` asks for an object of the reply schema instead of our headings. Without `ask` the teacher sees neither the draft nor its questions, and
+    is to reason without answering any.
     """
-    lines = [f"Question: {question.question}", f"Student draft: {_squeeze(turn(question.draft)) or '(empty)'}"]
-    lines += ["Student questions:", *(f"- {asked}" for asked in question.draft_questions)] if question.draft_questions else []
+    lines = [f"Question: {question.question}"]
+    if ask:
+        lines += [f"Student draft: {_squeeze(turn(question.draft)) or '(empty)'}"]
+        lines += ["Student questions:", *(f"- {asked}" for asked in question.draft_questions)] if question.draft_questions else []
     if hint:
         lines += [HINT_MARK, *(f"- {fact}" for fact in question.facts), *(f"- step: {step}" for step in question.decomposition)]
         lines += [
             f"The right verdict is {word(question.answer)}. Write reasoning that reaches it from the facts, as if you had found it; "
             "never mention that it was given."
         ]
-    return ({"role": "system", "content": _SYSTEM_SCHEMA if as_json else _SYSTEM}, {"role": "user", "content": "\n".join(lines)})
+    return _messages(_SYSTEMS[ask, as_json], lines)
 
 
-def parse_teacher_reply(text: str) -> TeacherReply:
-    """Read a reply: an object of REPLY_SCHEMA, our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
+def check_messages(question: Question, *, reasoning: str, as_json: bool) -> tuple[dict[str, str], ...]:
+    """The chat messages that ask which verdict follows from `reasoning`, which must hold none (`standalone`): yes, no, or none of them."""
+    return _messages(_SYSTEM_CHECK_SCHEMA if as_json else _SYSTEM_CHECK, [f"Question: {question.question}", f"{CHECK_MARK} {reasoning}"])
+
+
+def reply_schema(*, ask: bool) -> Mapping[str, object]:
+    """The JSON schema of a teacher's reply, with questions or without."""
+    return REPLY_SCHEMA if ask else ALONE_SCHEMA
+
+
+def parse_teacher_reply(text: str, *, ask: bool = True) -> TeacherReply:
+    """Read a reply: an object of the reply schema, our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
 
     The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
-    has no more to say than its answers, those are the reasoning.
+    has no more to say than its answers, those are the reasoning. Without `ask` a reply has no questions: what answered any opens the reasoning.
     """
     bare = _FENCE.sub(r"\1", text).strip()
-    if bare.startswith("{"):
-        return _from_json(bare)
-    said = own_text(text)
+    reply = _from_json(bare, ask=ask) if bare.startswith("{") else _from_text(own_text(text))
+    if ask:
+        return reply
+    reasoning = standalone(answered=reply.answered, reasoning=reply.reasoning)
+    return replace(reply, asked=(), answered=(), reasoning=reasoning, problem=reply.problem or ("" if reasoning else "no reasoning"))
+
+
+def parse_check(text: str) -> Verdict:
+    """The verdict that follows from what was checked; UNPARSED where none does, or nothing can be read."""
+    bare = _FENCE.sub(r"\1", text).strip()
+    if not bare.startswith("{"):
+        said = own_text(text)
+        return _reply_verdict(_sections(said).get(_ASSESSMENT, said))
+    try:
+        read = json.loads(bare)
+    except (ValueError, RecursionError):
+        return Verdict.UNPARSED
+    verdict = read.get("verdict") if isinstance(read, dict) else None
+    return Verdict(verdict) if verdict in ("yes", "no") else Verdict.UNPARSED
+
+
+def standalone(*, answered: Sequence[str], reasoning: str) -> str:
+    """Reasoning that needs no questions before it: their answers open it. Holds no verdict."""
+    facts = " ".join(answered)
+    return without_verdict(reasoning if reasoning == facts else f"{facts} {reasoning}")
+
+
+def _messages(system: str, lines: Sequence[str]) -> tuple[dict[str, str], ...]:
+    return ({"role": "system", "content": system}, {"role": "user", "content": "\n".join(lines)})
+
+
+def _from_text(said: str) -> TeacherReply:
+    """A reply under our headings, or one that knows none."""
     sections = _sections(said)
     if _STEPS in sections:
         pairs = [(ask, answer) for ask, answer in _EXCHANGE.findall(sections.get(_ANALYSIS, ""))]
@@ -149,13 +173,13 @@ def parse_teacher_reply(text: str) -> TeacherReply:
     return TeacherReply(asked=tuple(_squeeze(ask) for ask, _ in pairs), answered=answered, reasoning=reasoning, verdict=verdict, problem=problem)
 
 
-def _from_json(text: str) -> TeacherReply:
-    """A reply that is meant to be an object of REPLY_SCHEMA. What it lacks is its problem; nothing is guessed."""
+def _from_json(text: str, *, ask: bool) -> TeacherReply:
+    """A reply that is meant to be an object of the reply schema. What it lacks is its problem; nothing is guessed."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
         return _unreadable(f"no JSON object ({error})")
-    pairs = read.get("questions") if isinstance(read, dict) else None
+    pairs = read.get("questions", None if ask else []) if isinstance(read, dict) else None
     if not isinstance(pairs, list) or not all(_is_exchange(each) for each in pairs):
         return _unreadable("`questions` must be a list of objects with question and answer")
     reasoning, verdict = read.get("reasoning"), read.get("verdict")

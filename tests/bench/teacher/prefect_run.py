@@ -19,10 +19,12 @@ from tasks.gateways.ledger import Ledger
 from tasks.gateways.simulated_knowledge import ECHO
 from tasks.gateways.teacher import Reply, first_request
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.teaching import asks_for
+from tasks.logic.teaching import asks_for, talk_of
 from tasks.stage import Context
 from tasks.teach import teach
 from tests.bench.teacher.processes import PROJECT
+
+BENCHMARK = "strategyqa"
 
 
 def rows(count: int) -> list[Drafted]:
@@ -39,12 +41,14 @@ def main(folder: Path, count: int) -> dict[str, float]:
     teacher = open_teacher(recipe, recordings=(), pace=profile.execution.teacher, seed=seed)
     reply = Reply(text=ECHO.text(), finish_reason="stop", model=recipe.model, tokens_in=150, tokens_out=60, request_id="r", seconds=0.1)
     with Ledger(folder / profile.execution.ledger, budget_usd=None) as ledger, ledger.transaction():
-        for ask in asks_for(rows(count), benchmark=get_benchmark("strategyqa"), samples=1, hint=False, as_json=False):
+        for ask in asks_for(rows(count), talk=talk_of(recipe, benchmark=get_benchmark(BENCHMARK)), samples=range(1), hint=False):
             ledger.put(first_request(ask, settings_of(recipe)).key(teacher.source(ask)), reply, source=teacher.source(ask), usd=0.0, mode="online")
 
     @flow(name="teach-many")
     async def many() -> TableRef[Taught]:
-        return await teach(context, drafted=drafted, benchmark="strategyqa", recipe=recipe, recordings=(), rationalise=False, seed=seed)
+        return await teach(
+            context, drafted=drafted, benchmark=BENCHMARK, recipe=recipe, recordings=(), rationalise=False, resamples=0, validate=False, seed=seed
+        )
 
     async def run() -> dict[str, float]:
         started = time.perf_counter()

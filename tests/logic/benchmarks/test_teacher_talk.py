@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Verdict
 from tasks.logic.benchmarks import pocketqa
-from tasks.logic.benchmarks.teacher_talk import HINT_MARK, parse_teacher_reply, teacher_messages, template_rationale
+from tasks.logic.benchmarks.teacher_talk import HINT_MARK, parse_check, parse_teacher_reply, reply_schema, teacher_messages, template_rationale
+from tasks.logic.benchmarks.yes_no import parse_skeleton, skeleton
 from tasks.logic.teaching import replies_as_json, undrafted
 from tests.logic.benchmarks.drafted_row import drafted
 
@@ -106,9 +107,9 @@ _PIECES = [
 ]
 
 
-@given(st.lists(st.sampled_from(_PIECES), max_size=6).map(" ".join))
-def test_reasoning_never_states_the_verdict(text: str) -> None:
-    assert not LEAK.search(parse_teacher_reply(text).reasoning)
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map(" ".join), st.booleans())
+def test_reasoning_never_states_the_verdict(text: str, ask: bool) -> None:
+    assert not LEAK.search(parse_teacher_reply(text, ask=ask).reasoning)
 
 
 @given(
@@ -205,3 +206,74 @@ def test_the_prompt_names_the_form_that_is_wanted() -> None:
 )  # fmt: skip
 def test_a_schema_is_asked_of_models_that_keep_to_one(wanted: Any, model: str, as_json: bool) -> None:
     assert replies_as_json(wanted, model=model) is as_json
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("hint", [False, True])
+def test_a_teacher_that_is_not_asked_sees_neither_draft_nor_questions(*, hint: bool, as_json: bool) -> None:
+    row = drafted(draft="I guess so.")
+    system, user = teacher_messages(row, hint=hint, as_json=as_json, ask=False)
+    assert user["content"].splitlines()[0] == f"Question: {row.question}"
+    assert (len(user["content"].splitlines()) > 1) == hint
+    said = f"{system['content']}\n{user['content']}".casefold()
+    assert not any(word in said for word in ("draft", "clarifying", "guess", "how heavy is iron"))
+    blank = replace(row, draft="", draft_questions=())
+    assert teacher_messages(blank, hint=hint, as_json=as_json, ask=False) == (system, user)
+    assert as_json == ("JSON" in system["content"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## Step-by-Step Reasoning\nHerons wade. So the answer is yes.\n\n## Final Assessment\n**[YES]**",
+        "Herons wade.\nFinal answer: Yes",
+        '{"reasoning": "Herons wade. So the answer is yes.", "verdict": "yes"}',
+    ],
+)
+def test_reasoning_alone_trains_a_text_without_a_question_part(text: str) -> None:
+    read = parse_teacher_reply(text, ask=False)
+    assert (read.asked, read.answered, read.reasoning, read.verdict, read.problem) == ((), (), "Herons wade.", "yes", "")
+    written = skeleton(asked=read.asked, answered=read.answered, reasoning=read.reasoning, answer=read.verdict)
+    assert written == "Reasoning: Herons wade.\nFinal answer: Yes"
+    back = parse_skeleton(written)
+    assert (back.asked, back.answered, back.reasoning, back.verdict) == ((), (), "Herons wade.", "yes")
+
+
+def test_questions_that_nobody_wanted_become_reasoning() -> None:
+    assert parse_teacher_reply(LEAST_TO_MOST, ask=False).reasoning == "Herons nest in trees. Trees do not grow on the sea."
+    ours = parse_teacher_reply(OURS, ask=False)
+    assert ours.asked == ours.answered == ()
+    assert ours.reasoning == "An ox weighs about 800 kg. A cart weighs about 300 kg. 800 kg is more than 300 kg. So the ox is heavier."
+
+
+@given(st.text() | st.lists(st.sampled_from(["## Step-by-Step Reasoning\n", "Q1. ", "\n", "Yes.", "Final answer: no", '{"reasoning": "'])).map("".join))
+def test_any_reply_can_be_read_without_questions(text: str) -> None:
+    reply = parse_teacher_reply(text, ask=False)
+    assert reply.asked == reply.answered == ()
+    assert (reply.problem == "") == (reply.verdict is not Verdict.UNPARSED and reply.reasoning != "")
+
+
+def test_the_schema_has_questions_only_where_the_teacher_is_asked() -> None:
+    assert reply_schema(ask=True)["required"] == ["questions", "reasoning", "verdict"]
+    assert reply_schema(ask=False)["required"] == ["reasoning", "verdict"]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("## Final Assessment\n**[YES]**", "yes"),
+        ("**[NO]**", "no"),
+        ("No.", "no"),
+        ("## Final Assessment\n**[OPEN]**", "unparsed"),
+        ("The reasoning says nothing of it.", "unparsed"),
+        ("", "unparsed"),
+        ('{"verdict": "yes"}', "yes"),
+        ('```json\n{"verdict": "no"}\n```', "no"),
+        ('{"verdict": "open"}', "unparsed"),
+        ('{"verdict": true}', "unparsed"),
+        ('{"verdict": ["yes"]}', "unparsed"),
+        ("{", "unparsed"),
+    ],
+)
+def test_a_check_reads_what_follows_and_nothing_else(text: str, verdict: str) -> None:
+    assert parse_check(text) == verdict
