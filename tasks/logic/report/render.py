@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tasks.logic.report import words
-from tasks.logic.report.charts import Chart, line_chart
+from tasks.logic.report.charts import Chart, class_share_chart, line_chart
 from tasks.logic.report.view import ReportView
 
 CHIPS = {"pass": "✓ pass", "fail": "✗ fail", "underpowered": "? underpowered"}
@@ -28,6 +28,7 @@ def render_report(view: ReportView) -> str:
             others=others,
             warnings=[*words.warnings(summary), *view.notes],
             charts=_charts(view),
+            shares=class_share_chart(summary["curation"]["steps"], max_shift=view.max_shift),
             usage=_usage(summary["teacher_usage"]),
             chips=CHIPS,
         )
