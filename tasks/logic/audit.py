@@ -19,6 +19,7 @@ from tasks.logic.scores import YES_NO
 from tasks.logic.statistics import mcnemar, wilson
 
 MOST_SHIFT = 0.07  # ALGORITHMS 7.2: a teacher whose share of yes is further from gold's hands its bias to the labels
+_FEW = 30  # a teacher may be right on this many questions by itself
 _SENTENCE_ENDS = tuple(".!?…")
 _CLOSING = "\"'”’)]}*_`>| \t\n"
 
@@ -28,6 +29,7 @@ class Finding(StrEnum):
 
     FAIR = "fair"
     BIASED = "biased"
+    FILTERED = "filtered"  # every reply agrees with gold, which no teacher does: its bias cannot be seen any more
     SILENT = "silent"  # not one verdict
 
 
@@ -151,7 +153,9 @@ def judge(source: Source, *, questions: Sequence[Question], unseen: Mapping[str,
     left_out = Counter(unseen.get(each.qid, "not in the question file") for each in source.heard if each.qid not in gold)
     heard = [each for each in source.heard if each.qid in gold]
     if not heard:
-        raise DataError(f"none of {len(source.heard)} replies of {source.name} belongs to a question that is judged ({dict(left_out)}); check recipe.sample.path")
+        raise DataError(
+            f"none of {len(source.heard)} replies of {source.name} belongs to a question that is judged ({dict(left_out)}); check recipe.sample.path"
+        )
     cells = Counter((gold[each.qid], each.verdict) for each in heard)
     outcomes = Counter(each.outcome for each in heard)
     yes, no = (sum(count for (truth, _), count in cells.items() if truth == name) for name in YES_NO)
@@ -185,7 +189,7 @@ def judge(source: Source, *, questions: Sequence[Question], unseen: Mapping[str,
         ci_low=interval.low,
         ci_high=interval.high,
         agreement_answered=_share(right, answered),
-        finding=Finding.SILENT if shift is None else Finding.BIASED if abs(shift) > MOST_SHIFT else Finding.FAIR,
+        finding=_finding(shift, perfect=right == len(heard) > _FEW),
         steps=_steps(heard, gold),
     )
 
@@ -207,6 +211,14 @@ def exemplars_in(parts: Mapping[str, Sequence[Question]], *, exemplars: frozense
         for question in questions
         if question.qid in exemplars
     ]
+
+
+def _finding(shift: float | None, *, perfect: bool) -> Finding:
+    if shift is None:
+        return Finding.SILENT
+    if perfect:
+        return Finding.FILTERED
+    return Finding.BIASED if abs(shift) > MOST_SHIFT else Finding.FAIR
 
 
 def _verdicts(source: Source, known: set[str]) -> dict[str, str]:
@@ -237,7 +249,9 @@ def _steps(heard: Sequence[Heard], gold: Mapping[str, str]) -> tuple[Mapping[str
         "agrees with gold": {each.qid for each in heard if each.verdict == gold[each.qid]},
     }
     counts = {step: Counter(gold[qid] for qid in qids) for step, qids in kept.items()}
-    return tuple({"step": step, "yes": count["yes"], "no": count["no"], "yes_share": _share(count["yes"], count.total()) or 0.0} for step, count in counts.items())
+    return tuple(
+        {"step": step, "yes": count["yes"], "no": count["no"], "yes_share": _share(count["yes"], count.total()) or 0.0} for step, count in counts.items()
+    )
 
 
 def _unstated(each: Heard) -> bool:

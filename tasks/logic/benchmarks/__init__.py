@@ -119,9 +119,7 @@ class _PocketQA(_YesNo):
         self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, sizes: Mapping[str, int], seed: int
     ) -> dict[str, Sampled]:
         """As many questions as are asked for: there are thousands."""
-        return {
-            split: self.sample(rows=rows, named_split=named_split, kinds=kinds, split=split, n=n, seed=seed) for split, n in sizes.items() if n
-        }
+        return {split: self.sample(rows=rows, named_split=named_split, kinds=kinds, split=split, n=n, seed=seed) for split, n in sizes.items() if n}
 
     def named_parts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Question]]:
         """None: its splits are its own."""

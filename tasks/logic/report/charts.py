@@ -133,15 +133,16 @@ class ShareChart:
     width: int = WIDTH
 
 
-def class_share_chart(filters: Sequence[Mapping[str, Any]], *, max_shift: float) -> ShareChart | None:
+def class_share_chart(filters: Sequence[Mapping[str, Any]], *, max_shift: float, beside: Sequence[float] = ()) -> ShareChart | None:
     """Lay out the curate stage's `filters` (step, yes, no, yes_share): the band is the first step's share of yes plus and minus `max_shift`.
 
-    The axis shows only the shares that occur, because a shift of a few points is what matters. None where nothing was asked.
+    The axis shows only the shares that occur, because a shift of a few points is what matters; charts that stand `beside` one another have one axis when
+    each is given the shares of all. None where nothing was asked.
     """
     if not filters or not filters[0]["yes"] + filters[0]["no"]:
         return None
     source = filters[0]["yes_share"]
-    shares = [each["yes_share"] for each in filters if each["yes"] + each["no"]]
+    shares = [*beside, *(each["yes_share"] for each in filters if each["yes"] + each["no"])]
     marks = nice_ticks(100 * min(*shares, source - max_shift), 100 * max(*shares, source + max_shift), most=4)
 
     def across(share: float) -> float:
