@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,16 @@ from enum import StrEnum
 from itertools import combinations
 from typing import Any, Protocol
 
-from statsmodels.stats.inter_rater import cohens_kappa
-
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Outcome, Question, Taught, Verdict
 from tasks.logic.curation import consensus
 from tasks.logic.scores import YES_NO
-from tasks.logic.statistics import mcnemar, wilson
+from tasks.logic.statistics import cohens_kappa, mcnemar, wilson
 
 MOST_SHIFT = 0.07  # ALGORITHMS 7.2: a teacher whose share of yes is further from gold's hands its bias to the labels
 _FEW = 30  # a teacher may be right on this many questions by itself
 _SENTENCE_ENDS = tuple(".!?…")
+_WORD = re.compile(r"\w+")
 _CLOSING = "\"'”’)]}*_`>| \t\n"
 
 
@@ -139,9 +138,9 @@ def taught_sources(rows: Sequence[Taught]) -> list[Source]:
 
 
 def ends_mid_sentence(text: str) -> bool:
-    """Whether the last words are no whole sentence: neither a full stop, with or without closing marks, nor a yes or no."""
-    bare = text.rstrip(_CLOSING)
-    return not bare.endswith(_SENTENCE_ENDS) and bare.rsplit(maxsplit=1)[-1:] not in (["Yes"], ["No"], ["YES"], ["NO"], ["yes"], ["no"])
+    """Whether there are words and the last of them are no whole sentence: no full stop, with or without closing marks, and no yes or no."""
+    said = text.rstrip(_CLOSING)
+    return bool(said) and not said.endswith(_SENTENCE_ENDS) and _WORD.findall(said.casefold())[-1:] not in (["yes"], ["no"])
 
 
 def judge(source: Source, *, questions: Sequence[Question], unseen: Mapping[str, str]) -> Teacher:
@@ -232,13 +231,9 @@ def _verdicts(source: Source, known: set[str]) -> dict[str, str]:
 
 def _kappa(left: str, right: str, pairs: Sequence[tuple[str, str]]) -> Kappa:
     counts = Counter(pairs)
+    kappa, interval = cohens_kappa([[counts[one, other] for other in YES_NO] for one in YES_NO])
     agreement = sum(one == other for one, other in pairs) / len(pairs)
-    found = cohens_kappa([[counts[one, other] for other in YES_NO] for one in YES_NO]) if len({verdict for pair in pairs for verdict in pair}) > 1 else None
-    if found is None or not math.isfinite(found.kappa):  # both always say the same one word: agreement is all there is, and no more than chance
-        return Kappa(left=left, right=right, n=len(pairs), agreement=agreement, kappa=0.0, ci_low=0.0, ci_high=0.0)
-    return Kappa(
-        left=left, right=right, n=len(pairs), agreement=agreement, kappa=float(found.kappa), ci_low=float(found.kappa_low), ci_high=float(found.kappa_upp)
-    )
+    return Kappa(left=left, right=right, n=len(pairs), agreement=agreement, kappa=kappa, ci_low=interval.low, ci_high=interval.high)
 
 
 def _steps(heard: Sequence[Heard], gold: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:

@@ -134,13 +134,14 @@ def _about_replies(figures: Mapping[str, Any]) -> list[Remark]:
 
 def _about_questions(figures: Mapping[str, Any]) -> list[Remark]:
     found = []
-    in_file, left = (sum(each["most"] for each in figures[name]) for name in ("overlaps", "overlaps_read"))
-    if left:
-        found.append(Remark("fail", f"{left:,} questions stand in two splits that the pipeline reads; see Overlap."))
+    read = figures["overlaps_read"]
+    same, alike, in_file = _doubles(read, "same_id", "same_text"), _doubles(read, "most"), _doubles(figures["overlaps"], "most")
+    if same:
+        found.append(Remark("fail", f"Questions that the pipeline reads in two splits: {same:,}. Take one side out of the question file."))
+    elif alike:
+        found.append(Remark("warn", f"Questions of one split that are much like one of another: {alike:,}. See Overlap whether one gives the other away."))
     elif in_file:
-        found.append(
-            Remark("pass", f"{in_file:,} question{'s stand' if in_file > 1 else ' stands'} in two splits of the file; the pipeline reads each in one.")
-        )
+        found.append(Remark("pass", f"Questions that stand in two splits of the file: {in_file:,}; the pipeline reads each in one."))
     else:
         found.append(Remark("pass", "No question stands in two splits, by id, text, word 5-grams or characters."))
     if leaks := [_leak(each) for each in figures["overlaps_named"] if {"train", "test"} == {each[side].rpartition("/")[2] for side in ("left", "right")}]:
@@ -149,6 +150,10 @@ def _about_questions(figures: Mapping[str, Any]) -> list[Remark]:
     if tested:
         found.append(Remark("warn", f"Worked examples of the recorded prompts that the pipeline reads: {len(tested)} in {tested[0]['part']}."))
     return found
+
+
+def _doubles(lines: Sequence[Mapping[str, Any]], *measures: str) -> int:
+    return sum(max(each[name] for name in measures) for each in lines)
 
 
 def _leak(overlap: Mapping[str, Any]) -> str:
