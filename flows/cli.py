@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `plan PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`, `ledger ...`."""
+"""The command line: `socratune run PROFILE`, `plan PROFILE`, `audit PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`, `ledger ...`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,25 @@ def plan(
 
     try:
         console.print(asyncio.run(forecast_tables(profile, parse_changes(changes or []))))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
+def audit(
+    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
+) -> None:
+    """Judge a profile's teachers and splits before training: bias, agreement, overlaps, class shares; a page and JSON under data/audit. Calls nobody.
+
+    Example: socratune audit strategyqa-recorded --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE,FILE]'
+    """
+    _quiet_prefect(verbose=False)
+    from flows.audit import audit as audit_data
+    from flows.audit import audit_tables
+
+    try:
+        console.print(audit_tables(asyncio.run(audit_data(profile, parse_changes(changes or [])))))
     except SocratuneError as error:
         _stop(error)
 

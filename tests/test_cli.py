@@ -24,7 +24,7 @@ def invoke(*arguments: str) -> Result:
 def test_help_shows_where_to_start() -> None:
     said = invoke("--help").output
     assert "socratune run demo" in said
-    assert {"run", "fetch", "score", "pool"} <= set(said.split())
+    assert {"run", "audit", "fetch", "score", "pool"} <= set(said.split())
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,16 @@ _ANSWERS: dict[object, str] = {True: "Yes", False: "No", "yes": "Yes", "no": "No
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recorded reply; `digest` is the SHA-256 of the file it came from."""
+    """One recorded reply: what was said, the verdict that the file adds to it ("Yes", "No", or "" for none), and the SHA-256 of the file."""
 
-    text: str
+    reasoning: str
+    verdict: str
     digest: str
+
+    @property
+    def text(self) -> str:
+        """The reply as the pipeline sees it: the file's verdict is its last line."""
+        return f"{self.reasoning}\nFinal answer: {self.verdict}" if self.verdict else self.reasoning
 
 
 def read_recordings(paths: Sequence[Path]) -> dict[tuple[str, int], Recording]:
@@ -45,14 +51,14 @@ def read_recordings(paths: Sequence[Path]) -> dict[tuple[str, int], Recording]:
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
-            key, text = _parse(line, where=where, place=place)
+            key, reasoning, verdict = _parse(line, where=where, place=place)
             if key in found:
                 raise DataError(f"{where}: qid {key[0]!r} was recorded before as sample {key[1]}; remove one, or give the lines different `sample` numbers")
-            found[key] = Recording(text=text, digest=digest)
+            found[key] = Recording(reasoning=reasoning, verdict=verdict, digest=digest)
     return found
 
 
-def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str]:
+def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str, str]:
     try:
         row: Any = json.loads(line)
     except ValueError as error:
@@ -68,8 +74,7 @@ def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str]:
         raise DataError(f'{where}: `answer` must be "yes", "no", true, false or null, not {answer!r}')
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"{where}: `sample` must be a whole number from 0, not {sample!r}")
-    verdict = _ANSWERS[answer]
-    return (qid, sample), f"{reasoning}\nFinal answer: {verdict}" if verdict else reasoning
+    return (qid, sample), reasoning, _ANSWERS[answer]
 
 
 class RecordedTeacher:

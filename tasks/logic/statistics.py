@@ -41,6 +41,35 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
+class Kappa(NamedTuple):
+    """Agreement beyond chance, 1 = always, 0 = as often as chance, with its 95 % interval."""
+
+    value: float
+    interval: Interval
+
+
+def cohens_kappa(table: Sequence[Sequence[int]]) -> Kappa:
+    """Cohen's kappa (1960) of a square table of counts, with the large-sample interval of Fleiss, Cohen and Everitt (1969).
+
+    0 with no width where one side always gives one answer: agreement is then what chance gives. Raises DataError for an empty table.
+    """
+    counts = np.asarray(table, dtype=np.float64)
+    n = counts.sum()
+    if not n:
+        raise DataError("no kappa for an empty table: the two sides answered no question in common")
+    share = counts / n
+    rows, columns = share.sum(axis=1), share.sum(axis=0)
+    if (rows == 1).any() or (columns == 1).any():
+        return Kappa(0.0, Interval(0.0, 0.0))
+    seen, chance = float(np.trace(share)), float(rows @ columns)
+    kappa = (seen - chance) / (1 - chance)
+    on = np.diag(share) @ (1 - (rows + columns) * (1 - kappa)) ** 2
+    off = (1 - kappa) ** 2 * ((share - np.diag(np.diag(share))) * (columns[:, None] + rows[None, :]) ** 2).sum()
+    variance = (on + off - (kappa - chance * (1 - kappa)) ** 2) / ((1 - chance) ** 2 * n)
+    half = float(norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(max(0.0, float(variance)))
+    return Kappa(kappa, Interval(kappa - half, kappa + half))
+
+
 def paired_bootstrap(new: Sequence[bool], old: Sequence[bool], *, resamples: int, seed: int) -> Interval:
     """95 % percentile bootstrap of accuracy(new) - accuracy(old) over the same questions, in the same order.
 

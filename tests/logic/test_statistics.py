@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.inter_rater import cohens_kappa as reference_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from tasks.contracts.failures import DataError
-from tasks.logic.statistics import holm, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, wilson
+from tasks.logic.statistics import cohens_kappa, holm, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, wilson
 
 P_VALUES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
@@ -165,3 +166,25 @@ def test_the_detectable_difference_is_found_with_the_promised_power():
 
 def enumerate_as_text(values):
     return ((str(index), int(value)) for index, value in enumerate(values))
+
+
+TABLE = st.lists(st.integers(1, 60), min_size=4, max_size=4).map(lambda counts: [counts[:2], counts[2:]])
+
+
+@given(TABLE)
+def test_kappa_agrees_with_statsmodels(table):
+    made, reference = cohens_kappa(table), reference_kappa(table)
+    assert made.value == pytest.approx(reference.kappa, abs=1e-12)
+    assert made.interval == pytest.approx((reference.kappa_low, reference.kappa_upp), abs=1e-9)
+
+
+@pytest.mark.parametrize(("table", "kappa"), [([[5, 0], [0, 7]], 1.0), ([[0, 0], [1, 2]], 0.0), ([[9, 0], [0, 0]], 0.0), ([[0, 4], [4, 0]], -1.0)])
+def test_kappa_of_tables_with_empty_cells(table, kappa):
+    made = cohens_kappa(table)
+    assert made.value == pytest.approx(kappa)
+    assert made.interval == pytest.approx((kappa, kappa))
+
+
+def test_an_empty_table_has_no_kappa():
+    with pytest.raises(DataError, match="no question in common"):
+        cohens_kappa([[0, 0], [0, 0]])

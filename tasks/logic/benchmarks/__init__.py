@@ -28,6 +28,17 @@ class Benchmark(Protocol):
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks in a file, `kinds` for those that have kinds (None = all)."""
 
+    def splits(
+        self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, sizes: Mapping[str, int], seed: int
+    ) -> dict[str, Sampled]:
+        """Every split that there is: whole where the questions come from a file, `sizes` questions where they are generated."""
+
+    def named_parts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Question]]:
+        """The parts of every published way to split the questions, "name/split"; {} where there is only one way."""
+
+    def exemplars(self) -> frozenset[str]:
+        """Ids of questions that stood as worked examples in the prompts of recorded teachers."""
+
     def draft_prompt(self, question: str) -> str:
         """What the drafter is asked."""
 
@@ -121,14 +132,37 @@ class _PocketQA(_YesNo):
         """Generated questions; a built-in benchmark reads no file, so `rows` and `named_split` are not looked at."""
         return Sampled(questions=pocketqa.sample(split=split, n=n, seed=seed, kinds=kinds), excluded={})
 
+    def splits(
+        self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, sizes: Mapping[str, int], seed: int
+    ) -> dict[str, Sampled]:
+        """As many questions as are asked for: there are thousands."""
+        return {split: self.sample(rows=rows, named_split=named_split, kinds=kinds, split=split, n=n, seed=seed) for split, n in sizes.items() if n}
+
+    def named_parts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Question]]:
+        """None: its splits are its own."""
+        return {}
+
+    def exemplars(self) -> frozenset[str]:
+        """None: its prompts show no worked example."""
+        return frozenset()
+
 
 class _StrategyQA(_YesNo):
     name = "strategyqa"
     template_rationale = staticmethod(teacher_talk.template_rationale)
+    named_parts = staticmethod(strategyqa.named_parts)
+    exemplars = staticmethod(strategyqa.exemplars)
 
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """Questions out of official rows under one of the three named splits."""
         return strategyqa.sample(rows=rows, named_split=named_split or "", split=split, n=n, seed=seed)
+
+    def splits(
+        self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, sizes: Mapping[str, int], seed: int
+    ) -> dict[str, Sampled]:
+        """The parts of the named split that the rows hold, less what `sample` leaves out."""
+        read = strategyqa.read_questions(rows, named_split=named_split or "")
+        return {split: found for split, found in read.items() if found.questions}
 
     def entity_prior(self, train: Sequence[Question], questions: Sequence[Question]) -> list[Verdict]:
         """StrategyQA names no entities; the profile refuses this control, so a call is a programming error."""

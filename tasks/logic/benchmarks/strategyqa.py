@@ -67,6 +67,23 @@ def read_questions(rows: Sequence[Mapping[str, Any]], *, named_split: str) -> di
     return {split: Sampled(questions=found.questions, excluded=dict(reasons[split])) for split, found in made.items()}
 
 
+def named_parts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Question]]:
+    """Every part of the three named splits ("hub/train" and so on) as the questions of `rows` fall into them, nothing left out; empty parts are absent.
+
+    Raises DataError as `read_questions` does for a row that is wrong.
+    """
+    parts: dict[str, list[Question]] = {f"{name}/{split}": [] for name in NAMED_SPLITS for split in _SPLITS}
+    for name in NAMED_SPLITS:
+        for question in _questions(rows, name):
+            parts[f"{name}/{question.split}"].append(question)
+    return {part: questions for part, questions in parts.items() if questions}
+
+
+def exemplars() -> frozenset[str]:
+    """Released qids of the few-shot exemplars of the recorded teachers' prompts."""
+    return _places().exemplars
+
+
 def score(predictions: object, gold: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The official accuracy: `accuracy` over the `n` gold questions; one that is `missing` from `predictions`, or null there, is wrong.
 

@@ -91,6 +91,7 @@ def run_view(facts: RunFacts, made: Mapping[str, Any]) -> ReportView:
         summary=made,
         generated_at=facts.generated_at,
         command=f"socratune run {facts.profile.name}{changes}",
+        max_shift=facts.profile.recipe.curate.max_shift,
         curves=tuple(LossCurve(model=name, points=tuple((each["step"], each["loss"]) for each in points)) for name, points in histories.items() if points),
         margins=tuple(MarginPoint(step=each["step"], a=each["a"], b=each["b"], d=each["gap"]) for each in aligned["history"] if preferred),
         selection=_selection(facts),

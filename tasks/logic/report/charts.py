@@ -1,10 +1,11 @@
-"""Geometry of line charts: numbers in, SVG coordinates out. The template draws them; no script, no chart library."""
+"""Geometry of charts: numbers in, SVG coordinates out. The template draws them; no script, no chart library."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.contracts.failures import DataError
 
@@ -12,6 +13,7 @@ Point = tuple[float, float]
 # Drawn at about its own size on a phone (340 CSS pixels), so that 12-pixel axis text stays readable.
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+_STEP, _LABEL = 42, 180  # a row of the share chart, and the room for its words on the left
 _MOST_POINTS = 200  # a line this fine cannot be told from a finer one at this size
 
 
@@ -102,3 +104,68 @@ def thin(points: Sequence[Point]) -> list[Point]:
     size = math.ceil(len(points) / _MOST_POINTS)
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
+
+
+@dataclass(frozen=True)
+class ShareRow:
+    """One step: its name, what is left by class, its mark in SVG units (`x` is None where nothing is left) and whether it lies outside the band."""
+
+    step: str
+    left: str
+    x: float | None
+    y: float
+    outside: bool
+
+
+@dataclass(frozen=True)
+class ShareChart:
+    """The share of "yes" from step to step, ready to draw: one row a step, a line through the marks, and the band that the share may not leave."""
+
+    rows: tuple[ShareRow, ...]
+    points: str
+    band_left: float
+    band_right: float
+    source: float  # where the first step stands
+    x_ticks: tuple[Tick, ...]
+    sentence: str
+    height: int
+    bottom: int
+    width: int = WIDTH
+
+
+def class_share_chart(filters: Sequence[Mapping[str, Any]], *, max_shift: float, beside: Sequence[float] = ()) -> ShareChart | None:
+    """Lay out the curate stage's `filters` (step, yes, no, yes_share): the band is the first step's share of yes plus and minus `max_shift`.
+
+    The axis shows only the shares that occur, because a shift of a few points is what matters; charts that stand `beside` one another have one axis when
+    each is given the shares of all. None where nothing was asked.
+    """
+    if not filters or not filters[0]["yes"] + filters[0]["no"]:
+        return None
+    source = filters[0]["yes_share"]
+    shares = [*beside, *(each["yes_share"] for each in filters if each["yes"] + each["no"])]
+    marks = nice_ticks(100 * min(*shares, source - max_shift), 100 * max(*shares, source + max_shift), most=4)
+
+    def across(share: float) -> float:
+        return round(_LABEL + (100 * share - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - RIGHT - _LABEL), 1)
+
+    rows = tuple(
+        ShareRow(
+            step=each["step"],
+            left=f"{each['yes']:,} yes, {each['no']:,} no: {100 * each['yes_share']:.1f} %",
+            x=across(each["yes_share"]) if each["yes"] + each["no"] else None,
+            y=_STEP * number + _STEP // 2,
+            outside=abs(each["yes_share"] - source) > max_shift + 1e-9,
+        )
+        for number, each in enumerate(filters)
+    )
+    return ShareChart(
+        rows=rows,
+        points=" ".join(f"{row.x},{row.y}" for row in rows if row.x is not None),
+        band_left=across(source - max_shift),
+        band_right=across(source + max_shift),
+        source=across(source),
+        x_ticks=tuple(Tick(across(mark / 100), f"{mark:g}") for mark in marks),
+        sentence="Share of yes. " + " ".join(f"{row.step}: {row.left}." for row in rows) + f" {100 * max_shift:g} points of change are allowed.",
+        height=_STEP * len(rows) + 34,
+        bottom=_STEP * len(rows) + 4,
+    )

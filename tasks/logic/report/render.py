@@ -8,10 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tasks.logic.report import words
-from tasks.logic.report.charts import Chart, line_chart
+from tasks.logic.report.charts import Chart, class_share_chart, line_chart
 from tasks.logic.report.view import ReportView
 
-CHIPS = {"pass": "✓ pass", "fail": "✗ fail", "underpowered": "? underpowered"}
+CHIPS = {"pass": "✓ pass", "fail": "✗ fail", "underpowered": "? underpowered", "warn": "! look", "quiet": "note"}
 
 
 def render_report(view: ReportView) -> str:
@@ -19,7 +19,7 @@ def render_report(view: ReportView) -> str:
     summary = view.summary
     headline, *others = words.statements(summary) or [words.Statement("underpowered", "Nothing was compared", "This run scored no pair of models.")]
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             view=view,
@@ -28,13 +28,15 @@ def render_report(view: ReportView) -> str:
             others=others,
             warnings=[*words.warnings(summary), *view.notes],
             charts=_charts(view),
+            shares=class_share_chart(summary["curation"]["steps"], max_shift=view.max_shift),
             usage=_usage(summary["teacher_usage"]),
             chips=CHIPS,
         )
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where pages come from: templates of this package, escaped, with the words that they are made of; a name that is missing is an error."""
     environment = Environment(
         loader=PackageLoader("tasks.logic.report", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -42,6 +44,7 @@ def _environment() -> Environment:
         "label": words.label,
         "comparison": words.comparison_label,
         "percent": words.percent,
+        "share": lambda value: "–" if value is None else words.percent(value),
         "points": words.points,
         "p_text": words.p_text,
         "duration": words.duration,

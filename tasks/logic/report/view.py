@@ -85,11 +85,12 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportView:
-    """A whole report. `summary` is what `summary()` made; `generated_at` and `command` are shown as they are."""
+    """A whole report. `summary` is what `summary()` made; `max_shift` is how far curation may move the share of yes; the rest is shown as it is."""
 
     summary: Mapping[str, Any]
     generated_at: str
     command: str
+    max_shift: float
     curves: tuple[LossCurve, ...]
     margins: tuple[MarginPoint, ...]
     selection: tuple[EpochChoice, ...]

@@ -109,6 +109,7 @@ def sample_view(made: dict[str, Any] | None = None, *, teacher: str = "Caesar di
         "summary": made or sample_summary(),
         "generated_at": "2031-02-03 04:05 UTC",
         "command": "socratune run demo --set recipe.seed=2",
+        "max_shift": 0.02,
         "curves": curves,
         "margins": margins,
         "selection": (

@@ -86,7 +86,7 @@ def test_every_part_of_a_run_is_in_the_page(text):
     wanted += [f"{100 * cell['accuracy']:.1f} %" for model in summary["controls"].values() for cell in model["arms"].values()]
     assert [part for part in wanted if part not in text] == []
     assert text.count("<details>") == 10
-    assert text.count('<polyline class="curve') == 3 + 3
+    assert text.count('<polyline class="curve') == 3 + 3 + 1  # losses, margins, class shares
 
 
 def test_text_from_outside_is_shown_and_never_run():
