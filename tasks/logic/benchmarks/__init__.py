@@ -49,6 +49,9 @@ class Benchmark(Protocol):
     def parse_skeleton(self, text: str) -> yes_no.ParsedSkeleton:
         """A completion taken apart."""
 
+    def before_verdict(self, text: str) -> str:
+        """A student's text up to the verdict, so that a choice can be read there."""
+
     def teacher_messages(self, question: Drafted, *, hint: bool, as_json: bool) -> tuple[dict[str, str], ...]:
         """Chat messages for the teacher; `hint` gives the gold facts and verdict away, `as_json` asks for an object of `reply_schema`."""
 
@@ -75,6 +78,7 @@ class _YesNo:
     parse_draft = staticmethod(yes_no.parse_draft)
     direct_completion = staticmethod(yes_no.direct_completion)
     parse_skeleton = staticmethod(yes_no.parse_skeleton)
+    before_verdict = staticmethod(yes_no.before_verdict)
     teacher_messages = staticmethod(teacher_talk.teacher_messages)
     parse_teacher_reply = staticmethod(teacher_talk.parse_teacher_reply)
     completion = staticmethod(yes_no.skeleton)
