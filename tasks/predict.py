@@ -70,10 +70,7 @@ async def predict(
     made += soft(read.get(Arm.SOFT, []), replies.get("chains", []), replies.get("after chains", []), model=model, benchmark=wording)
     if split == "test":
         work.root.register_test_read({"model": model, "arms": dict(arms), "questions": questions.digest, "key": work.address.key})
-    seconds = {name: each["seconds"] for name, each in done.items()}
-    cost = reading_costs(
-        made, asked=seconds.get("greedy", {}), sampling=sum(seconds.get("chains", {}).values()), judging=sum(seconds.get("after chains", {}).values())
-    )
+    cost = reading_costs(made, seconds={name: each["seconds"] for name, each in done.items()})
     return Table(settled(made, unparsed=unparsed), Prediction, {"cost": cost, "steps": done})
 
 

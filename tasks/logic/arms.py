@@ -140,20 +140,20 @@ def _either(fast: Prediction, slow: Prediction, limit: float) -> Prediction:
     return replace(slow, arm=Arm.ADAPTIVE, tokens=fast.tokens + slow.tokens)
 
 
-def reading_costs(made: Sequence[Prediction], *, asked: Mapping[str, float], sampling: float, judging: float) -> dict[str, Cost]:
-    """What each arm of one reading takes a question, from the seconds that it took.
+def reading_costs(made: Sequence[Prediction], *, seconds: Mapping[str, Mapping[str, float]]) -> dict[str, Cost]:
+    """What each arm of one reading takes a question, from the seconds of its steps by arm.
 
-    `asked` are the seconds of the greedy arms, `sampling` those of the chains, which both sampled arms share, `judging` those of scoring after them.
+    Steps: "greedy"; "chains", which both sampled arms share; "after chains", which only the soft arm needs.
     """
-    qids: dict[str, set[str]] = defaultdict(set)
+    rows: dict[str, list[Prediction]] = defaultdict(list)
     for row in made:
-        qids[row.arm].add(row.qid)
-    drawn = len(qids[Arm.SELF_CONSISTENCY] | qids[Arm.SOFT])
-    each = {arm: asked.get(arm, 0.0) / len(found) for arm, found in qids.items() if found}
-    each |= {arm: sampling / drawn for arm in (Arm.SELF_CONSISTENCY, Arm.SOFT) if qids[arm]}
-    if qids[Arm.SOFT]:
-        each[Arm.SOFT] += judging / len(qids[Arm.SOFT])
-    return {arm: {"tokens_per_question": _mean_tokens([row for row in made if row.arm == arm]), "ms_per_question": 1000 * took} for arm, took in each.items()}
+        rows[row.arm].append(row)
+    drawn = max(len(rows[Arm.SELF_CONSISTENCY]), len(rows[Arm.SOFT]), 1)
+    chains, judging = (sum(seconds.get(step, {}).values()) for step in ("chains", "after chains"))
+    took = {arm: seconds.get("greedy", {}).get(arm, 0.0) / max(len(found), 1) for arm, found in rows.items()}
+    took[Arm.SELF_CONSISTENCY] = chains / drawn
+    took[Arm.SOFT] = chains / drawn + judging / max(len(rows[Arm.SOFT]), 1)
+    return {str(arm): {"tokens_per_question": _mean_tokens(found), "ms_per_question": 1000 * took[arm]} for arm, found in rows.items() if found}
 
 
 def adaptive_cost(made: Adapted, parts: Mapping[str, Cost]) -> Cost:
