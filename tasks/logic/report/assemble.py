@@ -61,7 +61,7 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
     controls = {name: ModelScores(headline=heads[name], scores=cells[name]) for name in heads if name not in MODELS and cells[name]}
     disjoint = {cell.model: cell for cell in facts.scores if cell.split == "entity_disjoint" and cell.arm == heads[cell.model]}
     controls |= {f"{name}_entity_disjoint": ModelScores(headline=cell.arm, scores=(cell,)) for name, cell in disjoint.items()}
-    curated = facts.named("curate").summary
+    curated, calibration = facts.named("curate").summary, facts.named("grade").summary["calibration"]
     return summary(
         profile=facts.profile.name,
         overrides=facts.overrides,
@@ -75,7 +75,7 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
         controls=controls,
         comparisons=[Comparison(**each) for each in facts.named("grade").summary["comparisons"]],
         unparsed=recipe.grade.unparsed,
-        calibration=facts.named("grade").summary["calibration"],
+        calibration={name: calibration[name] for name in heads if name in calibration},
         costs=_costs(facts),
         filters=[FilterStep(step=each["step"], yes=each["yes"], no=each["no"]) for each in curated["filters"]],
         curation={key: value for key, value in curated.items() if key != "filters"} | {"excluded": _excluded(facts)},
