@@ -7,6 +7,7 @@ from prefect import flow
 from flows.plan import Overrides, ProfileName, open_plan
 from flows.teach import teach
 from flows.train import train
+from tasks.adapt import adapt
 from tasks.contracts.outcomes import Corpus, Findings, Students
 from tasks.grade import grade
 from tasks.predict import predict
@@ -21,11 +22,17 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
     plan = open_plan(profile, overrides)
     recipe, run = plan.recipe, plan.context
     predictions = {}
-    for model, split, arms in plan.readings:
-        predictions[f"{model}/{split}"] = await predict(
-            run, model=model, split=split, questions=corpus.drafted[split], student=corpus.student, adapter=students.adapters.get(model), arms=arms,
-            benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens, numbers=recipe.student, seed=recipe.seed,
+    for reading in plan.readings:
+        model, split = reading.model, reading.split
+        read = predictions[f"{model}/{split}"] = await predict(
+            run, model=model, split=split, questions=corpus.drafted[split], student=corpus.student, adapter=students.adapters.get(model),
+            arms=reading.asked, chains=reading.chains, benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens,
+            unparsed=recipe.grade.unparsed, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
+        if reading.adaptive is not None:
+            predictions[f"{model}/{split}/adaptive"] = await adapt(
+                run, model=model, split=split, read=read, dev=predictions[f"{model}/dev"], questions=reading.adaptive, calibrate=recipe.grade.calibrate
+            )
     scores = await grade(
         run, predictions=predictions, train=corpus.questions["train"], graded=corpus.questions[recipe.grade.split],
         benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,

@@ -13,7 +13,7 @@ from tasks.logic.evaluation import baseline_predictions, grade_predictions
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("grade", version=1, run_name="grade")
+@table_stage("grade", version=2, run_name="grade")
 async def grade(
     work: Work,
     *,
@@ -24,11 +24,12 @@ async def grade(
     recipe: Grade,
     seed: int,
 ) -> Table[Score]:
-    """One Score a model, arm and split; comparisons of headline arms go into the record."""
+    """One Score a model, arm and split; comparisons of headline arms and the calibration of direct arms go into the record."""
     rows = [row for ref in predictions.values() for row in work.root.read(ref, Prediction)]
     if "entity_prior" in recipe.controls:
         questions = work.root.read(graded, Question)
         prior = get_benchmark(benchmark).entity_prior(work.root.read(train, Question), questions)
         rows += baseline_predictions(questions, prior, model="entity_prior")
     made = grade_predictions(rows, recipe=recipe, seed=seed)
-    return Table(made.scores, Score, {"comparisons": [asdict(each) for each in made.comparisons]})
+    calibration = {model: asdict(each) for model, each in made.calibration.items()}
+    return Table(made.scores, Score, {"comparisons": [asdict(each) for each in made.comparisons], "calibration": calibration})

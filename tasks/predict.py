@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import AnswerStep
-from tasks.contracts.recipes import Student
+from tasks.contracts.recipes import SAMPLED, Chains, Student
 from tasks.contracts.rows import Arm, Completion, Drafted, Prediction, Request
-from tasks.logic.asking import arm_requests, predictions
+from tasks.logic.arms import reading_costs, self_consistency, soft, soft_requests
+from tasks.logic.asking import arm_requests, predictions, settled
 from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("predict", version=2, run_name="predict {model} on {split}")
+@table_stage("predict", version=3, run_name="predict {model} on {split}")
 async def predict(
     work: Work,
     *,
@@ -23,28 +25,56 @@ async def predict(
     student: ModelRef,
     adapter: ModelRef | None,
     arms: Mapping[str, int],
+    chains: Chains | None,
     benchmark: str,
     max_new_tokens: int,
+    unparsed: str,
     numbers: Student,
     seed: int,
 ) -> Table[Prediction]:
-    """Greedy answers; `arms` says how many questions each arm reads, 0 = all. A reading of a test split goes into the register."""
+    """Greedy answers, and answers of `chains` for the sampled arms; `arms` says how many questions each arm reads, 0 = all.
+
+    A reading of a test split goes into the register.
+    """
     wording = get_benchmark(benchmark)
     rows = work.root.read(questions, Drafted)
-    requests = [request for arm, size in arms.items() for request in arm_requests(rows[: size or None], arm=Arm(arm), benchmark=wording)]
-    write_rows(work.folder / "requests.parquet", requests, Request)
-    step = AnswerStep(
-        name=f"{model} on {split}",
-        weights=work.weights(student, adapter, numbers),
-        requests="requests.parquet",
-        max_new_tokens=max_new_tokens,
-        temperature=0.0,
-        seed=seed,
-        machine=work.machine,
-        out="completions.parquet",
-    )
-    (done,) = await work.run(step)
-    made = predictions(rows, read_rows(work.folder / done.out, Completion), model=model, benchmark=wording)
+    read = {Arm(arm): rows[: size or None] for arm, size in arms.items()}
+    drawn = max((read.get(arm, []) for arm in SAMPLED), key=len)
+    weights = work.weights(student, adapter, numbers)
+
+    def step(name: str, requests: Sequence[Request], *, temperature: float = 0.0) -> AnswerStep:
+        file = name.replace(" ", "-")
+        write_rows(work.folder / f"{file}.parquet", requests, Request)
+        return AnswerStep(
+            name=f"{model} on {split}, {name}",
+            weights=weights,
+            requests=f"{file}.parquet",
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            machine=work.machine,
+            out=f"{file}-completions.parquet",
+        )
+
+    greedy = [request for arm, some in read.items() if arm not in SAMPLED for request in arm_requests(some, arm=arm, benchmark=wording)]
+    steps = {"greedy": step("greedy", greedy)} if greedy else {}
+    if chains is not None:
+        sampled = arm_requests(drawn, arm=Arm.REASONING, benchmark=wording, samples=chains.samples)
+        steps["chains"] = step("chains", sampled, temperature=chains.temperature)
+    replies, done = await _answers(work, steps)
+    if Arm.SOFT in read:
+        steps["after chains"] = step("after chains", soft_requests(read[Arm.SOFT], replies["chains"], benchmark=wording))
+        replies, done = await _answers(work, steps)
+    made = predictions(rows, replies.get("greedy", []), model=model, benchmark=wording)
+    made += self_consistency(read.get(Arm.SELF_CONSISTENCY, []), replies.get("chains", []), model=model, benchmark=wording)
+    made += soft(read.get(Arm.SOFT, []), replies.get("chains", []), replies.get("after chains", []), model=model, benchmark=wording)
     if split == "test":
         work.root.register_test_read({"model": model, "arms": dict(arms), "questions": questions.digest, "key": work.address.key})
-    return Table(made, Prediction, done.summary)
+    cost = reading_costs(made, seconds={name: each["seconds"] for name, each in done.items()})
+    return Table(settled(made, unparsed=unparsed), Prediction, {"cost": cost, "steps": done})
+
+
+async def _answers(work: Work, steps: Mapping[str, AnswerStep]) -> tuple[dict[str, list[Completion]], dict[str, dict[str, Any]]]:
+    """Replies and summaries of all steps by name; a step that was run before is not run again."""
+    done = dict(zip(steps, await work.run(*steps.values()), strict=True))
+    return {name: read_rows(work.folder / each.out, Completion) for name, each in done.items()}, {name: each.summary for name, each in done.items()}

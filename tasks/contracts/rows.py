@@ -38,6 +38,7 @@ class Arm(StrEnum):
     SELF_CONSISTENCY = "self_consistency"  # the majority of several reasoning chains
     SOFT = "soft"  # the mean, over such chains, of the probability of "yes" after each
     ADAPTIVE = "adaptive"  # direct where its margin is clear, else reasoning
+    CALIBRATED = "calibrated"  # direct, its threshold chosen on dev
     FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
 
 
@@ -179,16 +180,16 @@ class Prediction:
     question: str
     answer: str  # gold
     verdict: str
-    text: str
-    tokens: int
+    text: str  # of several chains the first with this verdict
+    tokens: int  # generated for it, over all chains
     cut: bool
-    margin: float  # nan when generated
-    reason: str  # why it has no verdict, "" where it has one
+    margin: float  # above 0 = yes; log-odds, for a vote the lead as a share of the chains; nan when one text was generated
+    reason: str  # why the text has no verdict, "" where it has one; kept where it counts as "no"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One cell of the result table: a model under an arm on a split. UNPARSED counts as wrong and is shown."""
+    """One cell of the result table: a model under an arm on a split. Texts without a verdict are counted apart, whatever they count as."""
 
     model: str
     arm: str

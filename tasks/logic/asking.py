@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from tasks.contracts.rows import Arm, Completion, Drafted, Exam, Prediction, Question, Request, Verdict
 from tasks.logic.benchmarks import Benchmark
@@ -46,7 +46,8 @@ def arm_requests(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark, sam
 
 
 def exams(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark) -> list[Exam]:
-    """Requests with their gold answers, by which alignment chooses its epoch."""
+    """Requests with their gold answers, by which alignment chooses its epoch. An arm made of reasoning chains is examined by one greedy chain."""
+    arm = arm if arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE) else Arm.REASONING
     answers = {row.qid: row.answer for row in rows}
     return [Exam(**asdict(request), answer=answers[request.qid]) for request in arm_requests(rows, arm=arm, benchmark=benchmark)]
 
@@ -54,10 +55,16 @@ def exams(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark) -> list[Ex
 def predictions(rows: Sequence[Drafted], completions: Sequence[Completion], *, model: str, benchmark: Benchmark) -> list[Prediction]:
     """Completions with their verdicts, beside gold. A reply without a verdict says why."""
     by_qid = {row.qid: row for row in rows}
-    return [_prediction(by_qid[completion.qid], completion, model=model, benchmark=benchmark) for completion in completions]
+    return [prediction(by_qid[completion.qid], completion, model=model, benchmark=benchmark) for completion in completions]
 
 
-def _prediction(row: Drafted, completion: Completion, *, model: str, benchmark: Benchmark) -> Prediction:
+def settled(made: Sequence[Prediction], *, unparsed: str) -> list[Prediction]:
+    """Predictions with what a text without a verdict counts as: "wrong" leaves it unparsed, "as_no" makes it a no and keeps the reason."""
+    return [replace(row, verdict=Verdict.NO) if unparsed == "as_no" and row.verdict == Verdict.UNPARSED else row for row in made]
+
+
+def prediction(row: Drafted, completion: Completion, *, model: str, benchmark: Benchmark) -> Prediction:
+    """One completion with its verdict, beside gold."""
     verdict = benchmark.parse(completion.text, cut=completion.cut)
     reason = "" if verdict is not Verdict.UNPARSED else ("stopped by the token limit" if completion.cut else "no verdict in the text")
     return Prediction(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.contracts.recipes import Grade, headline_arms
-from tasks.contracts.rows import Arm, Prediction, Question, Score
+from tasks.contracts.rows import Arm, Prediction, Question, Score, Verdict
+from tasks.logic.arms import calibrated
+from tasks.logic.calibration import calibration_error, matthews
 from tasks.logic.scores import Comparison, compare, compare_pooled, holm, score
 
 
@@ -37,17 +40,39 @@ CLAIMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """The cells of the result table and the comparisons over the graded split."""
+    """The cells of the result table, the comparisons over the graded split, and how good the direct margins are, by model (empty = not asked for)."""
 
     scores: list[Score]
     comparisons: list[Comparison]
+    calibration: dict[str, Calibration]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginFigures:
+    """How well the margins of one model's direct answers tell yes from no."""
+
+    accuracy: float
+    balanced_accuracy: float
+    mcc: float  # Matthews correlation
+    ece: float  # expected calibration error of sigmoid(margin), ten bins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A model's direct answers at threshold 0 and at thresholds chosen on `chosen_on` dev questions; two where each half of dev chose for the other."""
+
+    thresholds: list[float]
+    chosen_on: int
+    plain: MarginFigures
+    calibrated: MarginFigures
 
 
 def grade_predictions(predictions: Sequence[Prediction], *, recipe: Grade, seed: int) -> Grading:
-    """Score every (model, arm, split); compare headline arms on the graded split, Holm over the whole family."""
+    """Score every (model, arm, split); compare headline arms on the graded split, Holm over the whole family; calibrate where the recipe says so."""
     cells: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
     for row in predictions:
         cells[row.model, row.arm, row.split].append(row)
+    found = _calibrate(cells, recipe.split) if recipe.calibrate else {}
     heads = headline_arms(recipe)
     present = {claim.name: claim for claim in CLAIMS if all((name, heads[name], recipe.split) in cells for name in (claim.new, claim.old))}
     compared = [
@@ -60,7 +85,32 @@ def grade_predictions(predictions: Sequence[Prediction], *, recipe: Grade, seed:
         )
         for name, claim in present.items()
     ]
-    return Grading(scores=[score(rows) for rows in cells.values()], comparisons=holm(compared))
+    return Grading(scores=[score(rows) for rows in cells.values()], comparisons=holm(compared), calibration=found)
+
+
+def _calibrate(cells: dict[tuple[str, str, str], list[Prediction]], split: str) -> dict[str, Calibration]:
+    """Adds the cell of the calibrated arm of every model whose direct answers on `split` have margins; returns what was found."""
+    found = {}
+    for model in [model for model, arm, where in cells if (arm, where) == (Arm.DIRECT, split)]:
+        direct, dev = cells[model, Arm.DIRECT, split], cells.get((model, Arm.DIRECT, "dev"), [])
+        if any(math.isnan(row.margin) for row in direct):
+            continue  # a baseline without a model
+        moved, thresholds = calibrated(direct, dev)
+        cells[model, Arm.CALIBRATED, split] = moved
+        found[model] = Calibration(thresholds=thresholds, chosen_on=len(dev), plain=margin_figures(direct), calibrated=margin_figures(moved))
+    return found
+
+
+def margin_figures(rows: Sequence[Prediction]) -> MarginFigures:
+    """Figures of direct answers; their verdict is yes where the margin is above 0."""
+    cell = score(rows)
+    margins, gold = [row.margin for row in rows], [row.answer == Verdict.YES for row in rows]
+    return MarginFigures(
+        accuracy=cell.accuracy,
+        balanced_accuracy=cell.balanced_accuracy,
+        mcc=matthews([margin > 0 for margin in margins], gold),
+        ece=calibration_error(margins, gold),
+    )
 
 
 def _both_answered(new: Sequence[Prediction], old: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:

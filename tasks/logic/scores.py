@@ -40,7 +40,7 @@ class Comparison:
 
 
 def score(predictions: Sequence[Prediction], *, classes: Sequence[str] = YES_NO) -> Score:
-    """Score one model under one arm on one split; an unparsed answer is wrong and is counted.
+    """Score one model under one arm on one split; a text without a verdict is counted, and is wrong unless it was made to count as something.
 
     `yes_rate` is the share of `classes[0]` among all answers, balanced accuracy the mean recall over the classes that gold contains.
     Raises DataError when there is nothing to score, when models, arms or splits are mixed, when a question occurs twice or has no label.
@@ -66,7 +66,7 @@ def score(predictions: Sequence[Prediction], *, classes: Sequence[str] = YES_NO)
         ci_low=interval.low,
         ci_high=interval.high,
         yes_rate=sum(row.verdict == classes[0] for row in predictions) / n,
-        unparsed=sum(row.verdict not in classes for row in predictions),
+        unparsed=sum(row.reason != "" or row.verdict not in classes for row in predictions),
         balanced_accuracy=sum(right[name] / count for name, count in gold.items()) / len(gold),
         majority_accuracy=max(gold.values()) / n,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
     student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=False)
     if step.weights.quantization == "nf4":
         four_bit(student.model)
+    seconds: dict[str, float] = {}
     completions = answer(
         student,
         share(requests),
@@ -50,6 +53,7 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
         batch_size=step.machine.generate_batch,
         compiling=step.machine.compile,
         report=report,
+        seconds=seconds,
     )
     completions = join(completions)
     if rank() == 0:
@@ -59,6 +63,7 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
         "tokens": sum(completion.tokens for completion in completions),
         "cut": sum(completion.cut for completion in completions),
         "device": str(student.device),
+        "seconds": seconds,
     }
 
 
@@ -78,14 +83,15 @@ def answer(
     batch_size: int,
     report: Report,
     compiling: str = "auto",
+    seconds: dict[str, float] | None = None,
 ) -> list[Completion]:
     """Reply to every request, in order. `temperature` 0 is greedy; sampling depends on seed, qid and sample, not on the batch a request lands in.
 
-    `compiling`: "auto", "always" or "never" fuse the kernels of a GPU's decode steps.
+    `compiling`: "auto", "always" or "never" fuse the kernels of a GPU's decode steps. `seconds` is filled with wall-clock seconds by arm; arms whose
+    texts are generated together share them in proportion to their tokens, scored ones in proportion to their requests.
     """
     was_training = student.model.training
     student.model.eval()
-    replies: dict[int, Completion] = {}
     done = 0
 
     def tick(count: int) -> None:
@@ -98,12 +104,25 @@ def answer(
         steps = -(-len(open_ended) // batch_size) * max_new_tokens
         wanted = compiling == "always" or (compiling == "auto" and steps > COMPILED_STEPS)
         settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "compiled": wanted and student.device.type == "cuda" and can_compile()}
-        replies.update(_generate(student, requests, open_ended, temperature=temperature, seed=seed, tick=tick, **settings))
         chosen = [index for index, request in enumerate(requests) if request.yes_choices]
-        replies.update(_choose(student, requests, chosen, tick=tick))
+        begun = time.monotonic()
+        generated = _generate(student, requests, open_ended, temperature=temperature, seed=seed, tick=tick, **settings)
+        halfway = time.monotonic()
+        scored = _choose(student, requests, chosen, tick=tick)
+        if seconds is not None:
+            seconds |= _by_arm(generated.values(), halfway - begun) | _by_arm(scored.values(), time.monotonic() - halfway)
     finally:
         student.model.train(was_training)
+    replies = generated | scored
     return [replies[index] for index in range(len(requests))]
+
+
+def _by_arm(replies: Iterable[Completion], took: float) -> dict[str, float]:
+    """`took` by arm, in proportion to tokens; a scored reply counts as one."""
+    shares: Counter[str] = Counter()
+    for reply in replies:
+        shares[reply.arm] += max(reply.tokens, 1)
+    return {arm: took * share / shares.total() for arm, share in shares.items()}
 
 
 def _generate(

@@ -13,10 +13,13 @@ import torch
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError, StudentError
-from tasks.contracts.rows import Completion, Request
+from tasks.contracts.rows import Arm, Completion, Request
+from tasks.logic.arms import soft, soft_requests
+from tasks.logic.asking import arm_requests
 from tasks.training.generation import answer, run_answer
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import end_ids, prompt_ids
+from tests.logic.rows_of import BENCHMARK, drafted, questions
 from tests.training.jobs import answer_step, requests, silent, weights
 
 
@@ -89,6 +92,24 @@ def test_a_prefix_opens_the_text_and_mixed_requests_come_back_in_order(student):
     assert got[1].text.startswith("Reasoning:")
 
 
+def test_verdicts_are_read_after_the_students_own_chains_whatever_it_wrote_and_both_are_timed(student):
+    rows = [drafted(row) for row in questions(3)]
+    seconds: dict[str, float] = {}
+    settings = {"max_new_tokens": 12, "temperature": 1.0, "seed": 1, "batch_size": 4, "report": silent, "seconds": seconds}
+    chains = answer(student, arm_requests(rows, arm=Arm.REASONING, benchmark=BENCHMARK, samples=3), **settings)
+    asked = soft_requests(rows, chains, benchmark=BENCHMARK)
+    judged = answer(student, asked, **settings)
+    made = soft(rows, chains, judged, model="m", benchmark=BENCHMARK)
+    assert [row.qid for row in made] == [row.qid for row in rows]
+    for row in made:
+        chances = [1 / (1 + math.exp(-each.margin)) for each in judged if each.qid == row.qid]
+        assert 1 / (1 + math.exp(-row.margin)) == pytest.approx(sum(chances) / 3)
+        assert row.text.endswith("Final answer: Yes" if row.verdict == "yes" else "Final answer: No")
+        assert row.tokens == sum(each.tokens for each in chains if each.qid == row.qid)
+    assert seconds.keys() == {"reasoning", "soft"}
+    assert min(seconds.values()) > 0
+
+
 def test_a_choice_that_eats_into_the_prefix_is_refused(student):
     row = replace(requests(1)[0], prefix="Answer: ", yes_choices=("Yes",), no_choices=("No",))
     with pytest.raises(GuardError, match="move the space"):
@@ -100,6 +121,7 @@ def test_a_step_writes_the_table_and_refuses_too_few_tokens_for_what_the_arm_was
     summary = run_answer(step, tmp_path, silent)
     assert [each.qid for each in read_rows(tmp_path / "completions.parquet", Completion)] == ["q0", "q1", "q2"]
     assert summary["requests"] == 3
+    assert summary["seconds"].keys() == {"direct"}
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "history.json").write_text(json.dumps({"history": [], "completion_tokens": {"direct": 6}}))
     with pytest.raises(GuardError, match="direct up to 6"):

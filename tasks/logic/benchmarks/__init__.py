@@ -60,6 +60,9 @@ class Benchmark(Protocol):
     def parse_skeleton(self, text: str) -> yes_no.ParsedSkeleton:
         """A completion taken apart."""
 
+    def before_verdict(self, text: str) -> str:
+        """A student's text up to the verdict, so that a choice can be read there."""
+
     def teacher_messages(self, question: Drafted, *, hint: bool, as_json: bool, ask: bool) -> tuple[dict[str, str], ...]:
         """Chat messages for the teacher. `hint` gives the gold facts and verdict away, `as_json` asks for an object of `reply_schema`; without `ask`
         neither draft nor questions stand in them."""
@@ -99,6 +102,7 @@ class _YesNo:
     parse_draft = staticmethod(yes_no.parse_draft)
     direct_completion = staticmethod(yes_no.direct_completion)
     parse_skeleton = staticmethod(yes_no.parse_skeleton)
+    before_verdict = staticmethod(yes_no.before_verdict)
     teacher_messages = staticmethod(teacher_talk.teacher_messages)
     reply_schema = staticmethod(teacher_talk.reply_schema)
     parse_teacher_reply = staticmethod(teacher_talk.parse_teacher_reply)

@@ -106,6 +106,14 @@ def parse_skeleton(text: str) -> ParsedSkeleton:
     )
 
 
+def before_verdict(text: str) -> str:
+    """A student's own text up to and including the label of its verdict, the last one; a text without the label, such as a cut one, gets it."""
+    said = own_text(text)
+    labels = [found for found in _HEADING.finditer(said) if found.group(1).capitalize() == _FINAL]
+    reasoned = said[: labels[-1].start()] if labels else said
+    return f"{reasoned.rstrip()}\n{_FINAL}".lstrip()
+
+
 def parse_draft(text: str) -> ParsedDraft:
     """Read a draft: its first two distinct questions, wherever they stand, and the verdict of what is no question."""
     said = turn(text)

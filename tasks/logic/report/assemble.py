@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.recipes import Phase, Profile, headline_arms
-from tasks.contracts.rows import Drafted, Prediction, Score
+from tasks.contracts.rows import Arm, Drafted, Prediction, Score
 from tasks.logic.balance import FilterStep
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
@@ -59,9 +59,9 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
     heads = headline_arms(recipe.grade)
     cells = {name: tuple(cell for cell in facts.scores if cell.model == name and cell.split == recipe.grade.split) for name in heads}
     controls = {name: ModelScores(headline=heads[name], scores=cells[name]) for name in heads if name not in MODELS and cells[name]}
-    disjoint = {cell.model: cell for cell in facts.scores if cell.split == "entity_disjoint"}
+    disjoint = {cell.model: cell for cell in facts.scores if cell.split == "entity_disjoint" and cell.arm == heads[cell.model]}
     controls |= {f"{name}_entity_disjoint": ModelScores(headline=cell.arm, scores=(cell,)) for name, cell in disjoint.items()}
-    curated = facts.named("curate").summary
+    curated, calibration = facts.named("curate").summary, facts.named("grade").summary["calibration"]
     return summary(
         profile=facts.profile.name,
         overrides=facts.overrides,
@@ -74,6 +74,9 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
         models={name: ModelScores(headline=heads[name], scores=cells[name]) for name in MODELS},
         controls=controls,
         comparisons=[Comparison(**each) for each in facts.named("grade").summary["comparisons"]],
+        unparsed=recipe.grade.unparsed,
+        calibration={name: calibration[name] for name in heads if name in calibration},
+        costs=_costs(facts),
         filters=[FilterStep(step=each["step"], yes=each["yes"], no=each["no"]) for each in curated["filters"]],
         curation={key: value for key, value in curated.items() if key != "filters"} | {"excluded": _excluded(facts)},
         teacher_usage=_usage(facts.named("teach")),
@@ -99,6 +102,19 @@ def run_view(facts: RunFacts, made: Mapping[str, Any]) -> ReportView:
         provenance=tuple(_provenance(each) for each in facts.artifacts),
         notes=_notes(facts),
     )
+
+
+def _costs(facts: RunFacts) -> dict[str, dict[str, Mapping[str, float]]]:
+    """Tokens and milliseconds a question on the graded split, by model and arm. A calibrated answer costs what the direct one does."""
+    split = facts.profile.recipe.grade.split
+    costs: dict[str, dict[str, Mapping[str, float]]] = {}
+    for each in facts.artifacts:
+        model, _, place = each.name.removeprefix("predict ").partition("/")
+        if each.name.startswith("predict ") and place.split("/")[0] == split:
+            costs.setdefault(model, {}).update(each.summary["cost"])
+    for model in facts.named("grade").summary["calibration"]:
+        costs[model][Arm.CALIBRATED.value] = costs[model][Arm.DIRECT.value]
+    return costs
 
 
 def _splits(facts: RunFacts) -> dict[str, int]:
@@ -182,6 +198,14 @@ def _notes(facts: RunFacts) -> tuple[str, ...]:
             f"The aligned model's epoch was chosen on the first {recipe.align.select_questions} dev questions, which are read here too: "
             "its dev figure is a little too good. Track A and Track B were not chosen on dev."
         )
+    if recipe.grade.unparsed == "as_no":
+        notes.append(
+            'A text without a verdict counts as "no" here, as it did in the original project (recipe.grade.unparsed: as_no). '
+            "That favours a model that is cut off on questions whose answer is no; the column of texts without a verdict says how many there were."
+        )
+    if recipe.grade.calibrate or any(each.name.endswith("/adaptive") for each in facts.artifacts):
+        where = "two halves of dev, each for the other" if recipe.grade.split == "dev" else "dev"
+        notes.append(f"Thresholds of the calibrated and the adaptive arm were chosen on {where}: no question had a part in its own.")
     if _was_aligned(facts):
         notes += [f"Preference training: {alarm}." for alarm in facts.named("align").summary["alarms"]]
     if not _was_aligned(facts):

@@ -9,8 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tasks.logic.report import words
 from tasks.logic.report.charts import Chart, class_share_chart, line_chart
+from tasks.logic.report.frontier import FrontierChart, answered, frontier_chart, key_of
 from tasks.logic.report.view import ReportView
 
+TOKENS, MILLISECONDS = "tokens_per_question", "ms_per_question"
 CHIPS = {"pass": "✓ pass", "fail": "✗ fail", "underpowered": "? underpowered", "warn": "! look", "quiet": "note"}
 
 
@@ -29,6 +31,9 @@ def render_report(view: ReportView) -> str:
             warnings=[*words.warnings(summary), *view.notes],
             charts=_charts(view),
             shares=class_share_chart(summary["curation"]["steps"], max_shift=view.max_shift),
+            frontiers=_frontiers(summary),
+            key=key_of(answered(summary, TOKENS, least=1.0)),
+            unparsed=words.unparsed_counts(summary),
             usage=_usage(summary["teacher_usage"]),
             chips=CHIPS,
         )
@@ -43,8 +48,11 @@ def environment() -> Environment:
     environment.filters |= {
         "label": words.label,
         "comparison": words.comparison_label,
+        "arm": words.arm_label,
         "percent": words.percent,
         "share": lambda value: "–" if value is None else words.percent(value),
+        "quantity": words.quantity,
+        "decimal": words.decimal,
         "points": words.points,
         "p_text": words.p_text,
         "duration": words.duration,
@@ -65,6 +73,13 @@ def _charts(view: ReportView) -> list[Chart]:
         }
         charts.append(line_chart("Preference training: log-ratio to the reference", series, x_label="optimiser step", y_label="nats"))
     return charts
+
+
+def _frontiers(summary: Mapping[str, Any]) -> list[FrontierChart]:
+    """Accuracy against tokens and against milliseconds; nothing where no cost was measured."""
+    by_tokens, by_time = answered(summary, TOKENS, least=1.0), answered(summary, MILLISECONDS)
+    charts = [frontier_chart("Accuracy against tokens", by_tokens, x_label="tokens a question, at least 1", unit=("token", "tokens"))] if by_tokens else []
+    return charts + ([frontier_chart("Accuracy against time", by_time, x_label="milliseconds a question", unit=("ms", "ms"))] if by_time else [])
 
 
 def _usage(usage: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -59,6 +59,9 @@ def summary(
     models: Mapping[str, ModelScores],
     controls: Mapping[str, ModelScores],
     comparisons: Sequence[Comparison],
+    unparsed: str,
+    calibration: Mapping[str, object],
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]],
     curation: Mapping[str, object],
     filters: Sequence[FilterStep],
     teacher_usage: Usage,
@@ -66,6 +69,9 @@ def summary(
     test_reads: Sequence[TestRead],
 ) -> dict[str, Any]:
     """Assemble summary.json. `curation` holds further counts of the curate stage; `filters` goes beside them as `steps`.
+
+    `costs` by model and arm: generated tokens and milliseconds a question. `calibration` by model: its direct margins, plain and calibrated.
+    `unparsed` says what a text without a verdict counts as.
 
     Raises DataError when a headline arm was not scored or when a value has no strict JSON form (NaN, infinity, objects).
     """
@@ -81,6 +87,9 @@ def summary(
         "models": {name: _model(name, model) for name, model in models.items()},
         "controls": {name: _model(name, model) for name, model in controls.items()},
         "comparisons": [{key: getattr(each, key) for key in _COMPARISON} for each in comparisons],
+        "unparsed": unparsed,
+        "calibration": dict(calibration),
+        "costs": costs,
         "curation": {**curation, "steps": [{**asdict(step), "yes_share": step.yes_share} for step in filters]},
         "teacher_usage": asdict(teacher_usage),
         "stages": [asdict(line) for line in stages],

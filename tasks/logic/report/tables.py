@@ -22,19 +22,25 @@ def _results(summary: Mapping[str, Any]) -> str:
     rows = [
         (
             f"**{words.label(name)}**" if arm == model["headline"] else words.label(name),
-            arm,
+            words.arm_label(arm),
             words.percent(cell["accuracy"]),
             f"{words.percent(cell['ci_low'])} to {words.percent(cell['ci_high'])}",
             cell["n"],
             words.percent(cell["yes_rate"]),
             cell["unparsed"],
+            *_cost(summary["costs"].get(name, {}).get(arm)),
         )
         for group in ("models", "controls")
         for name, model in summary[group].items()
         for arm, cell in model["arms"].items()
     ]
     intro = f"{summary['benchmark']}, {summary['split']} split; always giving the commoner answer scores {words.percent(summary['majority_accuracy'])}."
-    return _table(f"{intro} Bold: the headline arm.", ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed"), rows)
+    return _table(f"{intro} Bold: the headline arm.", ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed", "tokens", "ms"), rows)
+
+
+def _cost(cost: Mapping[str, float] | None) -> tuple[str, str]:
+    """Tokens and milliseconds a question; nothing for a baseline without a model."""
+    return (words.quantity(cost["tokens_per_question"]), words.quantity(cost["ms_per_question"])) if cost else ("", "")
 
 
 def _comparisons(summary: Mapping[str, Any]) -> str:

@@ -17,6 +17,15 @@ MODELS = {
     "entity_prior": "Entity prior, no model",
     "entity_disjoint": "Unseen entities",
 }
+ARMS = {
+    "direct": "direct",
+    "calibrated": "direct, calibrated",
+    "reasoning": "reasoning",
+    "rewrite": "rewrite",
+    "self_consistency": "self-consistency",
+    "soft": "soft self-consistency",
+    "adaptive": "adaptive",
+}
 _SHORT = {"zero_shot": "the untrained student", "track_a": "Track A", "track_a_matched": "Track A with as many steps", "track_b": "Track B"}
 _SHORT |= {"aligned": "the aligned model", "facts_only": "the facts-only control", "shuffled_rationale": "the shuffled-reasoning control"}
 _SHORT |= {"entity_prior": "the entity prior", "entity_disjoint": "the unseen-entity slice"}
@@ -40,6 +49,11 @@ def label(name: str) -> str:
         if name.startswith(f"{known}_"):
             return f"{MODELS[known]}: {label(name.removeprefix(f'{known}_'))}"
     return name.replace("_", " ").capitalize()
+
+
+def arm_label(arm: str) -> str:
+    """Display name of an arm."""
+    return ARMS.get(arm, arm.replace("_", " "))
 
 
 def short(name: str) -> str:
@@ -73,6 +87,16 @@ def p_text(p: float, *, name: str = "") -> str:
     """0.0357 -> "0.036"; tiny values as "< 0.001"; with a name "p = 0.036"."""
     shown = "< 0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
     return shown if not name else f"{name} {shown}" if p < 0.001 else f"{name} = {shown}"
+
+
+def decimal(value: float) -> str:
+    """-0.314 -> "−0.31", with a real minus sign."""
+    return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
+
+
+def quantity(value: float) -> str:
+    """0.42 -> "0.42", 41.87 -> "42", 1234.5 -> "1,234": two digits, or the whole number."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:
@@ -110,17 +134,22 @@ def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement
     return Statement(each["verdict"], claim, f"{evidence}.")
 
 
+def unparsed_counts(summary: Mapping[str, Any]) -> str:
+    """What a text without a verdict counts as, in this run."""
+    return 'they count as "no", as in the original project' if summary["unparsed"] == "as_no" else "they count as wrong"
+
+
 def warnings(summary: Mapping[str, Any]) -> list[str]:
     """What a careful reader would notice: answers that are one class, accuracy at the majority line, lost verdicts, repeated test reads."""
     found = []
     majority = summary["majority_accuracy"]
     for name, model in {**summary["models"], **summary["controls"]}.items():
         for arm, cell in model["arms"].items():
-            where = f"{label(name)} ({arm})"
+            where = f"{label(name)} ({arm_label(arm)})"
             if not _EXTREME < cell["yes_rate"] < 1 - _EXTREME:
                 found.append(f"{where} answers yes {percent(cell['yes_rate'])} of the time: that is a bias towards one answer, not reasoning.")
             if cell["unparsed"] > _EXTREME * cell["n"]:
-                found.append(f"{where} gave no readable verdict on {cell['unparsed']} of {cell['n']} questions; they count as wrong.")
+                found.append(f"{where} gave no readable verdict on {cell['unparsed']} of {cell['n']} questions; {unparsed_counts(summary)}.")
         headline = model["arms"][model["headline"]]
         if name in summary["models"] and name != "zero_shot" and headline["ci_low"] <= majority:
             found.append(f"{label(name)} is not clearly above the majority line of {percent(majority)}.")

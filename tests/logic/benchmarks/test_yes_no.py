@@ -108,3 +108,17 @@ def test_any_draft_can_be_read(text: str) -> None:
     parsed = BENCHMARK.parse_draft(text)
     assert len(parsed.questions) <= 2
     assert all(question.endswith("?") for question in parsed.questions)
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("Reasoning: it is.\nFinal answer: Yes", "Reasoning: it is.\nFinal answer:"),
+        ("Reasoning: it is", "Reasoning: it is\nFinal answer:"),
+        ("Final answer: No\nNo wait.\nfinal answer: Yes", "Final answer: No\nNo wait.\nFinal answer:"),
+        ("So.\nFinal answer: Yes<|im_end|>Final answer: No", "So.\nFinal answer:"),
+        ("", "Final answer:"),
+    ],
+)
+def test_a_text_up_to_its_verdict(text, before):
+    assert yes_no.before_verdict(text) == before

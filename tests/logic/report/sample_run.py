@@ -20,12 +20,32 @@ RIGHT = {
     ("track_a_matched", "direct"): 0.55,
     ("track_b", "reasoning"): 0.88,
     ("track_b", "direct"): 0.54,
+    ("track_b", "calibrated"): 0.58,
+    ("track_b", "self_consistency"): 0.9,
+    ("track_b", "soft"): 0.91,
+    ("track_b", "adaptive"): 0.8,
     ("aligned", "reasoning"): 0.885,
     ("aligned", "rewrite"): 0.86,
     ("facts_only", "direct"): 0.545,
     ("shuffled_rationale", "reasoning"): 0.51,
 }
 HEADLINE = {"track_b": "reasoning", "aligned": "reasoning", "shuffled_rationale": "reasoning"}
+COSTS = {  # tokens and milliseconds a question
+    ("zero_shot", "direct"): (0.0, 3.1),
+    ("zero_shot", "reasoning"): (301.2, 96.0),
+    ("track_a", "direct"): (0.0, 3.4),
+    ("track_a_matched", "direct"): (0.0, 3.3),
+    ("track_b", "reasoning"): (104.0, 41.0),
+    ("track_b", "direct"): (0.0, 3.2),
+    ("track_b", "calibrated"): (0.0, 3.2),
+    ("track_b", "self_consistency"): (842.0, 240.0),
+    ("track_b", "soft"): (842.0, 281.0),
+    ("track_b", "adaptive"): (61.0, 27.0),
+    ("aligned", "reasoning"): (109.0, 42.0),
+    ("aligned", "rewrite"): (112.5, 46.0),
+    ("facts_only", "direct"): (0.0, 3.0),
+    ("shuffled_rationale", "reasoning"): (98.0, 40.0),
+}
 MODELS = ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned")
 
 
@@ -76,6 +96,16 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
         "models": {name: cells[name] for name in MODELS},
         "controls": {name: cells[name] for name in cells if name not in MODELS},
         "comparisons": holm([compare(f"{new}_vs_{old}", headline[new], headline[old], resamples=500, seed=0) for new, old in versus]),
+        "unparsed": "wrong",
+        "calibration": {
+            "track_b": {
+                "thresholds": [-0.31, -0.27],
+                "chosen_on": 240,
+                "plain": {"accuracy": 0.54, "balanced_accuracy": 0.541, "mcc": 0.083, "ece": 0.214},
+                "calibrated": {"accuracy": 0.58, "balanced_accuracy": 0.579, "mcc": 0.16, "ece": 0.19},
+            }
+        },
+        "costs": sample_costs(),
         "curation": {"rows": 316, "agreed": 262, "rationalised": 50, "template": 4},
         "filters": (
             FilterStep(step="asked", yes=160, no=160),
@@ -93,6 +123,15 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
         "test_reads": [TestRead(recipe="4be1c07a", split="test", times=1)],
     }
     return summary(**{**arguments, **replaced})
+
+
+def sample_costs() -> dict[str, dict[str, dict[str, float]]]:
+    """What each arm takes a question, by model."""
+    models = {model for model, _ in COSTS}
+    return {
+        name: {arm: {"tokens_per_question": tokens, "ms_per_question": took} for (model, arm), (tokens, took) in COSTS.items() if model == name}
+        for name in models
+    }
 
 
 def sample_view(made: dict[str, Any] | None = None, *, teacher: str = "Caesar died in 44 BC.\nThe telephone came in 1876.", **replaced: Any) -> ReportView:

@@ -26,6 +26,9 @@ KEYS = [
     "models",
     "controls",
     "comparisons",
+    "unparsed",
+    "calibration",
+    "costs",
     "curation",
     "teacher_usage",
     "stages",
@@ -157,7 +160,9 @@ def test_markdown_tables_hold_every_row_and_stay_tables(made):
     for text in tables.values():
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
-    assert tables["results"].count("\n|") == 2 + 10
+    assert tables["results"].count("\n|") == 2 + 14
+    assert "| Track B, reasons first | soft self-consistency |" in tables["results"]
+    assert "| 842 | 281 |" in tables["results"]
     assert "| **Track B, reasons first** | reasoning |" in tables["results"]
     assert "| teacher agrees with gold | 112 | 150 | 42.7 % |" in tables["class-shares"]
     assert "Track B beats Track A." in tables["comparisons"]

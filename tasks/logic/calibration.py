@@ -1,0 +1,93 @@
+"""Thresholds of yes/no margins: chosen on some questions and applied to others, and how far a margin can be trusted.
+
+A margin is log P(yes) - log P(no) in nats; an answer is yes where it is above the threshold. `gold` says which answers are yes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.contracts.failures import DataError
+
+NEAR_BEST = 0.005  # accuracy that the adaptive arm gives up for fewer tokens
+_BINS = 10
+
+
+class Fold(NamedTuple):
+    """Questions to decide, and the questions on which their thresholds are chosen."""
+
+    asked: frozenset[str]
+    known: frozenset[str]
+
+
+def folds(asked: Iterable[str], known: Iterable[str]) -> list[Fold]:
+    """One fold where no question is both asked and known; else two halves, each decided by the other, so that no question sets its own threshold.
+
+    The halves are every other question in the order of a hash of its id: not by chance, never empty. Raises DataError when nothing is left to choose on.
+    """
+    asked, known = frozenset(asked), frozenset(known)
+    if not asked & known:
+        halves = [(asked, known)]
+    else:
+        order = sorted(asked | known, key=lambda qid: hashlib.sha256(qid.encode("utf-8", "surrogatepass")).digest())
+        even, odd = frozenset(order[::2]), frozenset(order[1::2])
+        halves = [(asked & even, known & odd), (asked & odd, known & even)]
+    if any(some and not rest for some, rest in halves):
+        raise DataError(
+            "there are no dev questions to choose a threshold on; read at least two of them, or turn recipe.grade.calibrate and the adaptive arm off"
+        )
+    return [Fold(some, rest) for some, rest in halves if some]
+
+
+def best_threshold(margins: Sequence[float], gold: Sequence[bool]) -> float:
+    """The threshold with the best accuracy: 0 or a midpoint between neighbouring margins; of equally good ones that closest to 0."""
+    values = np.unique(np.asarray(margins, dtype=np.float64))
+    candidates = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
+    right = _right_at(candidates, np.asarray(margins, dtype=np.float64), np.asarray(gold, dtype=bool))
+    best = candidates[right == right.max()]
+    return float(min(best, key=lambda each: (abs(each), each)))
+
+
+def _right_at(thresholds: npt.NDArray[np.float64], margins: npt.NDArray[np.float64], gold: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Right answers at each threshold: yes answers above it and no answers not above it."""
+    yes, no = np.sort(margins[gold]), np.sort(margins[~gold])
+    found: npt.NDArray[np.int64] = len(yes) - np.searchsorted(yes, thresholds, side="right") + np.searchsorted(no, thresholds, side="right")
+    return found
+
+
+def enough_distance(distances: Sequence[float], fast_right: Sequence[bool], slow_right: Sequence[bool]) -> float:
+    """From which distance to the threshold on the fast answer is trusted and the slow one not asked for; inf = never.
+
+    The smallest distance, so the fewest slow answers, with which at most `NEAR_BEST` of the accuracy is lost that the best distance reaches on these
+    questions. Candidates are 0 (always trusted), midpoints between neighbouring distances, and inf.
+    """
+    order = np.argsort(np.asarray(distances, dtype=np.float64), kind="stable")
+    apart = np.asarray(distances, dtype=np.float64)[order]
+    gain = np.asarray(slow_right, dtype=np.int64)[order] - np.asarray(fast_right, dtype=np.int64)[order]
+    right = np.concatenate([[0], gain.cumsum()])  # beside the fast answers alone, when the first i ask for the slow answer
+    limits = np.concatenate([[0.0], (apart[1:] + apart[:-1]) / 2, [math.inf]])
+    possible = np.concatenate([[True], apart[1:] > apart[:-1], [True]])  # equal distances cannot be told apart
+    reachable = right[possible]
+    near = reachable >= reachable.max() - NEAR_BEST * len(apart)
+    return float(limits[possible][near][0])
+
+
+def matthews(said: Sequence[bool], gold: Sequence[bool]) -> float:
+    """Matthews correlation of two classes (Matthews 1975), -1 to 1; 0 where either side is all one class."""
+    one, other = np.asarray(said, dtype=np.float64), np.asarray(gold, dtype=np.float64)
+    spread = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread > 0 else 0.0
+
+
+def calibration_error(margins: Sequence[float], gold: Sequence[bool]) -> float:
+    """Expected calibration error (Naeini et al. 2015) of P(yes) = sigmoid(margin) in ten bins of equal width: mean |stated - observed share of yes|."""
+    stated = 0.5 * (1 + np.tanh(np.asarray(margins, dtype=np.float64) / 2))
+    place = np.minimum((stated * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(place, weights=stated - np.asarray(gold, dtype=np.float64), minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(stated))
