@@ -110,6 +110,7 @@ class Example:
     answer: str  # class of the completion's verdict, "" for plain facts
     weight: float
     verdict_factor: float  # on the loss of the verdict, beside recipe.sft.verdict_weight
+    reasoning_factor: float  # on the loss of what stands before the verdict; 0 = the student reads it and learns the verdict after it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,14 @@ def reasoning_example(row: Curated, benchmark: Benchmark, *, arm: Arm) -> Exampl
     """The whole skeleton as the completion of the prompt that evaluation will use."""
     completion = benchmark.completion(asked=row.asked, answered=row.answered, reasoning=row.reasoning, answer=row.answer)
     return Example(
-        qid=row.qid, arm=arm, prompt=benchmark.prompt(arm, row), completion=completion, answer=row.answer, weight=row.weight, verdict_factor=row.verdict_factor
+        qid=row.qid,
+        arm=arm,
+        prompt=benchmark.prompt(arm, row),
+        completion=completion,
+        answer=row.answer,
+        weight=row.weight,
+        verdict_factor=row.verdict_factor,
+        reasoning_factor=1.0,
     )
 
 
@@ -81,8 +88,17 @@ def _donor(order: Sequence[int], place: int, rows: Sequence[Curated]) -> int:
 def _direct(row: Curated, benchmark: Benchmark, *, weight: float) -> Example:
     prompt = benchmark.prompt(Arm.DIRECT, row)
     completion = benchmark.direct_completion(row.answer)
-    return Example(qid=row.qid, arm=Arm.DIRECT, prompt=prompt, completion=completion, answer=row.answer, weight=weight, verdict_factor=row.verdict_factor)
+    return Example(
+        qid=row.qid,
+        arm=Arm.DIRECT,
+        prompt=prompt,
+        completion=completion,
+        answer=row.answer,
+        weight=weight,
+        verdict_factor=row.verdict_factor,
+        reasoning_factor=1.0,
+    )
 
 
 def _fact(fact: str) -> Example:
-    return Example(qid="", arm=Arm.FACTS, prompt="", completion=fact, answer="", weight=1.0, verdict_factor=1.0)
+    return Example(qid="", arm=Arm.FACTS, prompt="", completion=fact, answer="", weight=1.0, verdict_factor=1.0, reasoning_factor=1.0)

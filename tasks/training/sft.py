@@ -47,6 +47,7 @@ class SftRow:
     tokens: Tokens
     weight: float
     verdict_weight: float  # factor on the verdict and the end token after it; 1 where there is no verdict
+    reasoning_factor: float  # factor on everything before these two
     key: int
 
     @property
@@ -58,7 +59,7 @@ class SftRow:
     def token_weights(self) -> list[float]:
         """One a scored token."""
         plain = self.tokens.completion - (self.tokens.prompt == 0) - VERDICT_TOKENS
-        return [self.weight] * plain + [self.weight * self.verdict_weight] * VERDICT_TOKENS
+        return [self.weight * self.reasoning_factor] * plain + [self.weight * self.verdict_weight] * VERDICT_TOKENS
 
 
 class SftBatch(NamedTuple):
@@ -181,7 +182,13 @@ def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms
 
 def _row(student: Student, example: Example, *, verdict_weight: float, key: int) -> SftRow:
     tokens = tokenize_example(student.tokenizer, prompt=example.prompt, completion=example.completion)
-    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight * example.verdict_factor if example.answer else 1.0, key=key)
+    return SftRow(
+        tokens,
+        weight=example.weight,
+        verdict_weight=verdict_weight * example.verdict_factor if example.answer else 1.0,
+        reasoning_factor=example.reasoning_factor,
+        key=key,
+    )
 
 
 def _student(step: SftStep, folder: Path) -> Student:

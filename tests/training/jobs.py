@@ -46,6 +46,7 @@ def examples(count: int, *, weight: float = 1.0) -> list[Example]:
                 answer=answer,
                 weight=weight,
                 verdict_factor=1.0,
+                reasoning_factor=1.0,
             )
         )
     return rows

@@ -115,6 +115,16 @@ def test_weights_are_relative_and_a_row_of_weight_zero_teaches_nothing(tiny, tmp
     assert train(step, fresh(tiny, step), silenced, tmp_path / "c", steps=2)[0] != pytest.approx(base[0], abs=1e-3)
 
 
+def test_reasoning_that_is_only_read_leaves_the_loss_of_the_verdict(tiny, tmp_path, step):
+    student = fresh(tiny, step)
+    rows = [replace(row, reasoning_factor=0.0) for row in rows_of(student)[:8]]
+    said = []
+    for row in rows:
+        logits = student.model(input_ids=torch.tensor([row.tokens.ids])).logits[0, :-1].double().log_softmax(dim=1)
+        said += logits[range(len(row.tokens.ids) - 1), list(row.tokens.ids[1:])][-2:].tolist()  # the verdict and the end token
+    assert train(step, fresh(tiny, step), rows, tmp_path / "read", steps=1) == pytest.approx([-sum(said) / len(said)], abs=1e-4)
+
+
 def test_a_step_leaves_adapter_and_history_and_nothing_else(tiny, tmp_path):
     summary = run_sft(sft_step(tmp_path, tiny, examples(20)), tmp_path, silent)
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "history.json"]
