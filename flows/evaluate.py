@@ -24,7 +24,7 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
     for model, split, arms in plan.readings:
         predictions[f"{model}/{split}"] = await predict(
             run, model=model, split=split, questions=corpus.drafted[split], student=corpus.student, adapter=students.adapters.get(model), arms=arms,
-            benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens, numbers=recipe.student, seed=recipe.seed,
+            benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
     scores = await grade(
         run, predictions=predictions, train=corpus.questions["train"], graded=corpus.questions[recipe.grade.split],

@@ -25,6 +25,7 @@ async def predict(
     arms: Mapping[str, int],
     benchmark: str,
     max_new_tokens: int,
+    allow: tuple[str, ...],
     numbers: Student,
     seed: int,
 ) -> Table[Prediction]:
@@ -39,6 +40,7 @@ async def predict(
         requests="requests.parquet",
         max_new_tokens=max_new_tokens,
         temperature=0.0,
+        allow=allow,
         seed=seed,
         machine=work.machine,
         out="completions.parquet",

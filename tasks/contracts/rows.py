@@ -38,6 +38,7 @@ class Arm(StrEnum):
     SELF_CONSISTENCY = "self_consistency"  # the majority of several reasoning chains
     SOFT = "soft"  # the mean, over such chains, of the probability of "yes" after each
     ADAPTIVE = "adaptive"  # direct where its margin is clear, else reasoning
+    COUNTERFACTUAL = "counterfactual"  # an argument for the other verdict, read and not learned; only training shows it
     FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
 
 
