@@ -217,10 +217,18 @@ def test_faults_are_found_before_training(tiny, tmp_path):
     short = sft_step(tmp_path, tiny, examples(8))
     with pytest.raises(GuardError, match=r"recipe.sft.max_length = 20 would cut"):
         run_sft(short.model_copy(update={"recipe": short.recipe.model_copy(update={"max_length": 20})}), tmp_path, silent)
+    given = [replace(row, prompt=f"{row.prompt}\nFinal answer: Yes\nReply.") for row in examples(8)]
+    with pytest.raises(GuardError, match=r"8 of 8 training prompts hold the verdict .* name label_in_prompt in recipe.guards.allow"):
+        run_sft(sft_step(tmp_path, tiny, given), tmp_path, silent)
     (tmp_path / "strange").mkdir()
     with pytest.raises(StudentError, match="cannot be put on this student"):
         run_sft(short.model_copy(update={"weights": weights(tiny, adapter="strange")}), tmp_path, silent)
     assert not list(tmp_path.glob(".adapter*"))
+
+
+def test_a_label_in_the_prompt_is_trained_on_where_the_recipe_allows_it(tiny, tmp_path):
+    given = [replace(row, prompt=f"{row.prompt}\nFinal answer: Yes\nReply.") for row in examples(8)]
+    assert run_sft(sft_step(tmp_path, tiny, given, allow=("label_in_prompt",)), tmp_path, silent)["allowed"].keys() == {"label_in_prompt"}
 
 
 def test_a_run_killed_after_its_last_checkpoint_reports_no_step_too_many(tiny, tmp_path, monkeypatch):
