@@ -27,7 +27,7 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
         read = predictions[f"{model}/{split}"] = await predict(
             run, model=model, split=split, questions=corpus.drafted[split], student=corpus.student, adapter=students.adapters.get(model),
             arms=reading.asked, chains=reading.chains, benchmark=recipe.benchmark, max_new_tokens=recipe.grade.max_new_tokens,
-            unparsed=recipe.grade.unparsed, numbers=recipe.student, seed=recipe.seed,
+            unparsed=recipe.grade.unparsed, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
         if reading.adaptive is not None:
             predictions[f"{model}/{split}/adaptive"] = await adapt(

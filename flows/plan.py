@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.profiles import load_profile
-from tasks.contracts.recipes import Profile, Reading, Recipe, Track, readings
+from tasks.contracts.recipes import Examination, Profile, Reading, Recipe, Track, exam_arm, headline_arms, readings
 from tasks.estimate import check_teacher
 from tasks.stage import Context
 
@@ -76,6 +76,12 @@ class Plan:
         """How `model` is fetched: a folder counts by content, anything else by name and revision."""
         numbers = self.recipe.student
         return {"model": "folder" if self.folder_of(model) else model, "revision": numbers.revision, "dtype": numbers.dtype}
+
+    def examination(self, track: Track) -> Examination | None:
+        """How the best epoch of a track is chosen on dev; None = it is not, and nothing of this enters its address."""
+        if not self.recipe.sft.select_questions:
+            return None
+        return Examination(arm=exam_arm(headline_arms(self.recipe.grade)[track]), max_new_tokens=self.recipe.grade.max_new_tokens)
 
     @property
     def readings(self) -> list[Reading]:

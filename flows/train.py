@@ -9,7 +9,7 @@ from flows.teach import teach
 from tasks.align import align
 from tasks.contracts.artifacts import ModelRef
 from tasks.contracts.outcomes import Corpus, Students
-from tasks.contracts.recipes import Track
+from tasks.contracts.recipes import Track, exam_arm
 from tasks.finetune import finetune, steps_of
 from tasks.pair import pair
 from tasks.publish import publish_training
@@ -23,9 +23,11 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
     recipe, run = plan.recipe, plan.context
 
     async def fit(track: Track, *, init: ModelRef | None = None, matched: ModelRef | None = None) -> ModelRef:
+        exam, argues = plan.examination(track), track is Track.TRACK_B and recipe.sft.counterfactual_weight > 0
         return await finetune(
-            run, track=track, curated=corpus.curated, student=corpus.student, init=init, matched=matched,
-            benchmark=recipe.benchmark, recipe=recipe.sft, numbers=recipe.student, seed=recipe.seed,
+            run, track=track, curated=corpus.curated, taught=corpus.taught if argues else None, student=corpus.student, init=init, matched=matched,
+            dev=corpus.drafted["dev"] if exam else None, exam=exam, benchmark=recipe.benchmark,
+            recipe=recipe.sft, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
 
     track_a = await fit(Track.TRACK_A)
@@ -37,12 +39,12 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
         adapters[control] = await fit(control, matched=track_b)
     pairs = await pair(
         run, curated=corpus.curated, taught=corpus.taught, student=corpus.student, track_b=track_b, benchmark=recipe.benchmark,
-        recipe=recipe.pair, max_length=recipe.align.max_length, numbers=recipe.student, seed=recipe.seed,
+        recipe=recipe.pair, max_length=recipe.align.max_length, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
     )  # fmt: skip
     adapters["aligned"] = track_b if not pairs.rows else await align(
         run, pairs=pairs, student=corpus.student, track_b=track_b, dev=corpus.drafted["dev"], benchmark=recipe.benchmark,
-        recipe=recipe.align, exam_arm=recipe.grade.headline.aligned, exam_max_new_tokens=recipe.grade.max_new_tokens,
-        numbers=recipe.student, seed=recipe.seed,
+        recipe=recipe.align, exam_arm=exam_arm(recipe.grade.headline.aligned), exam_max_new_tokens=recipe.grade.max_new_tokens,
+        allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
     )  # fmt: skip
     await publish_training(run, adapters)
     return Students(adapters=adapters, pairs=pairs)

@@ -23,6 +23,7 @@ async def align(
     recipe: Align,
     exam_arm: str,
     exam_max_new_tokens: int,
+    allow: tuple[str, ...],
     numbers: Student,
     seed: int,
 ) -> Model:
@@ -38,6 +39,7 @@ async def align(
         exams="exams.parquet",
         exam_max_new_tokens=exam_max_new_tokens,
         recipe=recipe,
+        allow=allow,
         seed=seed,
         machine=work.machine,
         out="adapter",

@@ -25,6 +25,7 @@ async def draft(
         requests="requests.parquet",
         max_new_tokens=max_new_tokens,
         temperature=0.0,
+        allow=(),
         seed=seed,
         machine=work.machine,
         out="completions.parquet",

@@ -23,6 +23,7 @@ async def pair(
     benchmark: str,
     recipe: PairRecipe,
     max_length: int,
+    allow: tuple[str, ...],
     numbers: Student,
     seed: int,
 ) -> Table[Pair]:
@@ -38,6 +39,7 @@ async def pair(
         requests="requests.parquet",
         max_new_tokens=recipe.max_new_tokens,
         temperature=recipe.temperature,
+        allow=allow,
         seed=seed,
         machine=work.machine,
         out="samples.parquet",

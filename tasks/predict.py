@@ -29,6 +29,7 @@ async def predict(
     benchmark: str,
     max_new_tokens: int,
     unparsed: str,
+    allow: tuple[str, ...],
     numbers: Student,
     seed: int,
 ) -> Table[Prediction]:
@@ -51,6 +52,7 @@ async def predict(
             requests=f"{file}.parquet",
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            allow=allow,
             seed=seed,
             machine=work.machine,
             out=f"{file}-completions.parquet",

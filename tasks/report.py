@@ -14,9 +14,9 @@ from prefect import task
 from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
 from tasks.contracts.outcomes import Corpus, Findings, Report, Students
 from tasks.contracts.recipes import Profile, Track
-from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Score
+from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Score, Taught
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.examples import sft_examples
+from tasks.logic.examples import counterfactual_examples, sft_examples
 from tasks.logic.report.assemble import Made, RunFacts, run_summary, run_view
 from tasks.logic.report.render import render_report
 from tasks.logic.report.summary import summary_json
@@ -82,9 +82,15 @@ def _export(context: Context, folder: Path, profile: Profile, corpus: Corpus, st
     """Track A, Track B and the pairs as JSONL, one object a line."""
     rows = context.root.read(corpus.curated, Curated)
     wording, sft = get_benchmark(profile.recipe.benchmark), profile.recipe.sft
-    for track in (Track.TRACK_A, Track.TRACK_B):
-        examples = sft_examples(rows, track=track, benchmark=wording, direct_weight=sft.direct_weight, seed=profile.recipe.seed)
-        _write_lines(folder / f"{track}.jsonl", examples)
+    examples = {
+        track: sft_examples(rows, track=track, benchmark=wording, reasoning=sft.reasoning, direct_weight=sft.direct_weight, seed=profile.recipe.seed)
+        for track in (Track.TRACK_A, Track.TRACK_B)
+    }
+    if sft.counterfactual_weight:
+        taught = context.root.read(corpus.taught, Taught)
+        examples[Track.TRACK_B] += counterfactual_examples(rows, taught, benchmark=wording, weight=sft.counterfactual_weight)
+    for track, made in examples.items():
+        _write_lines(folder / f"{track}.jsonl", made)
     _write_lines(folder / "pairs.jsonl", context.root.read(students.pairs, Pair))
 
 

@@ -37,6 +37,7 @@ async def select(
             requests="requests.parquet",
             max_new_tokens=max_new_tokens,
             temperature=TEMPERATURE,
+            allow=(),
             seed=seed,
             machine=work.machine,
             out="completions.parquet",

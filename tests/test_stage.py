@@ -23,7 +23,7 @@ CALLS: list[str] = []
 
 
 def example(text: str) -> Example:
-    return Example(qid="", arm="facts", prompt="", completion=text, answer="", weight=1.0, verdict_factor=1.0)
+    return Example(qid="", arm="facts", prompt="", completion=text, answer="", weight=1.0, verdict_factor=1.0, reasoning_factor=1.0)
 
 
 @table_stage("write", version=1, run_name="write {text}")

@@ -48,15 +48,21 @@ class ConvertStep(_Spec):
 
 
 class SftStep(_Spec):
-    """Fine-tune an adapter on `Example` rows. At most one of `steps` and `tokens` replaces `recipe.epochs` as the length of the run."""
+    """Fine-tune an adapter on `Example` rows. At most one of `steps` and `tokens` replaces `recipe.epochs` as the length of the run.
+
+    With exams the best epoch is kept (ties: earlier), and training ends after two epochs without a better one unless its length is given.
+    """
 
     kind: Literal["sft"] = "sft"
     name: str
     weights: Weights  # `adapter` set = continue from it
     examples: str  # Parquet of Example
+    exams: str | None  # Parquet of Exam; None: the last epoch is kept
+    exam_max_new_tokens: int
     recipe: Sft
     steps: int | None  # train exactly this many optimiser steps
     tokens: int | None  # train until this many non-padding tokens were seen
+    allow: tuple[str, ...]  # guards that are switched off; the summary says what they found
     seed: int
     machine: Machine
     out: str  # folder: adapter_model.safetensors, adapter_config.json, history.json
@@ -71,6 +77,7 @@ class AnswerStep(_Spec):
     requests: str  # Parquet of Request
     max_new_tokens: int
     temperature: float  # 0 = greedy
+    allow: tuple[str, ...]
     seed: int
     machine: Machine
     out: str
@@ -99,6 +106,7 @@ class AlignStep(_Spec):
     exams: str  # Parquet of Exam, may be empty: then the last epoch is kept
     exam_max_new_tokens: int
     recipe: Align
+    allow: tuple[str, ...]
     seed: int
     machine: Machine
     out: str

@@ -99,8 +99,26 @@ def _contradictions(profile: Profile) -> list[str]:
     faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
     faults += _asking_faults(recipe)
     faults += _sample_faults(recipe)
-    if recipe.align.select_questions and recipe.sample.dev and recipe.align.select_questions > recipe.sample.dev:
-        faults.append(f"recipe.align.select_questions {recipe.align.select_questions} is more than recipe.sample.dev {recipe.sample.dev}")
+    faults += _sft_faults(recipe)
+    faults += [
+        f"{name}.select_questions {asked} is more than recipe.sample.dev {recipe.sample.dev}"
+        for name, asked in (("recipe.sft", recipe.sft.select_questions), ("recipe.align", recipe.align.select_questions))
+        if recipe.sample.dev and asked > recipe.sample.dev
+    ]
+    return faults
+
+
+def _sft_faults(recipe: Recipe) -> list[str]:
+    if recipe.sft.reasoning == "completion":
+        return []
+    faults = []
+    if "label_in_prompt" not in recipe.guards.allow:
+        faults.append(
+            "recipe.sft.reasoning: with the reasoning in the prompt the label stands there too; the least loss is to copy it, and evaluation has none to copy. "
+            "Set it to completion, or, to see it fail, name label_in_prompt in recipe.guards.allow"
+        )
+    if recipe.sft.counterfactual_weight:
+        faults.append("recipe.sft.counterfactual_weight: a student that writes no reasoning has none to follow; set it to 0")
     return faults
 
 

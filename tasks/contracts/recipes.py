@@ -267,6 +267,13 @@ class Chains(NamedTuple):
     temperature: float
 
 
+class Examination(NamedTuple):
+    """How a model is asked on dev to choose its epoch."""
+
+    arm: str
+    max_new_tokens: int
+
+
 class Reading(NamedTuple):
     """One model read on one split; `arms` says how many questions each arm reads, 0 = all. `chains` is None where no arm samples."""
 
@@ -309,6 +316,11 @@ def headline_arms(grade: Grade) -> dict[str, str]:
         "shuffled_rationale": heads.track_b,
         "entity_prior": Arm.DIRECT,
     }
+
+
+def exam_arm(headline: str) -> str:
+    """The arm under which epochs are examined: the headline itself, or the single chain of which a derived one takes several."""
+    return headline if headline in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE) else Arm.REASONING.value
 
 
 def readings(grade: Grade) -> list[Reading]:

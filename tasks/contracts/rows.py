@@ -39,6 +39,7 @@ class Arm(StrEnum):
     SOFT = "soft"  # the mean, over such chains, of the probability of "yes" after each
     ADAPTIVE = "adaptive"  # direct where its margin is clear, else reasoning
     CALIBRATED = "calibrated"  # direct, its threshold chosen on dev
+    COUNTERFACTUAL = "counterfactual"  # an argument for the other verdict, read and not learned; only training shows it
     FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
 
 
@@ -114,6 +115,7 @@ class Example:
     answer: str  # class of the completion's verdict, "" for plain facts
     weight: float
     verdict_factor: float  # on the loss of the verdict, beside recipe.sft.verdict_weight
+    reasoning_factor: float  # on the loss of what stands before the verdict; 0 = the student reads it and learns the verdict after it
 
 
 @dataclass(frozen=True, kw_only=True)

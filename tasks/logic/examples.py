@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tasks.contracts.recipes import Track
-from tasks.contracts.rows import Arm, Curated, Example
+from tasks.contracts.rows import Arm, Curated, Example, Taught
 from tasks.logic.balance import occurrences
 from tasks.logic.benchmarks import Benchmark
 
@@ -31,13 +32,16 @@ def training_length(track: Track, matched: Mapping[str, Any]) -> TrainingLength:
             return TrainingLength(steps=None, tokens=None)
 
 
-def sft_examples(curated: Sequence[Curated], *, track: Track, benchmark: Benchmark, direct_weight: float, seed: int) -> list[Example]:
+def sft_examples(
+    curated: Sequence[Curated], *, track: Track, benchmark: Benchmark, reasoning: Literal["completion", "prompt"], direct_weight: float, seed: int
+) -> list[Example]:
     """Examples of one track, from the questions whose role is "sft".
 
-    Track A and its matched twin: one direct example a question. Track B: the reasoning of every curated reply as the completion, with a
-    direct example beside it where `direct_weight` > 0. facts_only: Track A plus each gold fact once as plain text. shuffled_rationale: Track
-    B's text with another question's reasoning under the question's own verdict. A question that rebalancing repeats has its examples as often.
-    One that nobody asked the teacher about has its direct example in every track, so that all see the same questions and gold labels.
+    Track A and its matched twin: one direct example a question. Track B: the reasoning of every curated reply as the completion (or in the
+    prompt, as the original project had it), with a direct example beside it where `direct_weight` > 0. facts_only: Track A plus each gold fact
+    once as plain text. shuffled_rationale: Track B's text with another question's reasoning under the question's own verdict. A question that
+    rebalancing repeats has its examples as often. One that nobody asked the teacher about has its direct example in every track, so that all
+    see the same questions and gold labels.
     """
     rows = [row for row in curated if row.role == "sft"]
     reasoned = [row for row in rows if row.provenance != "unasked"]
@@ -50,16 +54,37 @@ def sft_examples(curated: Sequence[Curated], *, track: Track, benchmark: Benchma
             return [_direct(row, benchmark, weight=row.direct_weight) for row in occurrences(rows)] + [_fact(fact) for fact in facts]
         case Track.TRACK_B:
             direct = [_direct(row, benchmark, weight=direct_weight * row.direct_weight) for row in occurrences(reasoned)] if direct_weight else []
-            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in reasoned] + direct + bare
+            return [_reasoned(row, benchmark, reasoning=reasoning) for row in reasoned] + direct + bare
         case Track.SHUFFLED_RATIONALE:
-            return [reasoning_example(row, benchmark, arm=Arm.REASONING) for row in shuffled_rationales(reasoned, seed=seed)] + bare
+            return [_reasoned(row, benchmark, reasoning=reasoning) for row in shuffled_rationales(reasoned, seed=seed)] + bare
+
+
+def counterfactual_examples(curated: Sequence[Curated], taught: Sequence[Taught], *, benchmark: Benchmark, weight: float) -> list[Example]:
+    """Replies that argued for the other verdict, as text whose verdict alone is learned: a student must follow its reasoning (SCOTT, Wang et al. 2023).
+
+    A question of the role "sft" gives as many as it has curated rows, or as many different ones as its teacher wrote unhinted, where that is fewer.
+    """
+    rows = Counter(row.qid for row in curated if row.role == "sft")
+    argued: dict[str, dict[str, Taught]] = {qid: {} for qid in rows}
+    for reply in taught:
+        if reply.qid in rows and reply.verdict in benchmark.classes and reply.verdict != reply.answer and reply.reasoning and not reply.hinted:
+            argued[reply.qid].setdefault(reply.reasoning, reply)
+    chosen = [reply for qid, replies in argued.items() for reply in list(replies.values())[: rows[qid]]]
+    return [_counterfactual(reply, benchmark, weight=weight) for reply in chosen]
 
 
 def reasoning_example(row: Curated, benchmark: Benchmark, *, arm: Arm) -> Example:
     """The whole skeleton as the completion of the prompt that evaluation will use."""
     completion = benchmark.completion(asked=row.asked, answered=row.answered, reasoning=row.reasoning, answer=row.answer)
     return Example(
-        qid=row.qid, arm=arm, prompt=benchmark.prompt(arm, row), completion=completion, answer=row.answer, weight=row.weight, verdict_factor=row.verdict_factor
+        qid=row.qid,
+        arm=arm,
+        prompt=benchmark.prompt(arm, row),
+        completion=completion,
+        answer=row.answer,
+        weight=row.weight,
+        verdict_factor=row.verdict_factor,
+        reasoning_factor=1.0,
     )
 
 
@@ -81,12 +106,41 @@ def _donor(order: Sequence[int], place: int, rows: Sequence[Curated]) -> int:
     return next((index for index in cycle if rows[index].qid != own), order[place])
 
 
+def _counterfactual(reply: Taught, benchmark: Benchmark, *, weight: float) -> Example:
+    return Example(
+        qid=reply.qid,
+        arm=Arm.COUNTERFACTUAL,
+        prompt=benchmark.prompt(Arm.COUNTERFACTUAL, reply),
+        completion=benchmark.completion(asked=reply.asked, answered=reply.answered, reasoning=reply.reasoning, answer=reply.verdict),
+        answer=reply.verdict,
+        weight=weight,
+        verdict_factor=1.0,
+        reasoning_factor=0.0,
+    )
+
+
+def _reasoned(row: Curated, benchmark: Benchmark, *, reasoning: Literal["completion", "prompt"]) -> Example:
+    if reasoning == "completion":
+        return reasoning_example(row, benchmark, arm=Arm.REASONING)
+    said = benchmark.completion(asked=row.asked, answered=row.answered, reasoning=row.reasoning, answer=row.answer)
+    given = benchmark.given_prompt(row.question, said)
+    return replace(_direct(row, benchmark, weight=row.weight), prompt=given, verdict_factor=row.verdict_factor)
+
+
 def _direct(row: Curated, benchmark: Benchmark, *, weight: float) -> Example:
     prompt = benchmark.prompt(Arm.DIRECT, row)
+    completion = benchmark.direct_completion(row.answer)
     return Example(
-        qid=row.qid, arm=Arm.DIRECT, prompt=prompt, completion=benchmark.direct_completion(row.answer), answer=row.answer, weight=weight, verdict_factor=1.0
+        qid=row.qid,
+        arm=Arm.DIRECT,
+        prompt=prompt,
+        completion=completion,
+        answer=row.answer,
+        weight=weight,
+        verdict_factor=1.0,
+        reasoning_factor=1.0,
     )
 
 
 def _fact(fact: str) -> Example:
-    return Example(qid="", arm=Arm.FACTS, prompt="", completion=fact, answer="", weight=1.0, verdict_factor=1.0)
+    return Example(qid="", arm=Arm.FACTS, prompt="", completion=fact, answer="", weight=1.0, verdict_factor=1.0, reasoning_factor=1.0)

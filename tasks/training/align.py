@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 from trl.trainer.dpo_config import DPOConfig
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import AlignStep
-from tasks.contracts.rows import Exam, Pair, Verdict
-from tasks.logic.answers import parse_verdict
+from tasks.contracts.rows import Exam, Pair
 from tasks.training.alarms import EpochFigures, alarms
 from tasks.training.checkpoints import MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
 from tasks.training.completions import score_completions, scored_tokens
-from tasks.training.engine import Engine, prepare
-from tasks.training.generation import answer
-from tasks.training.guards import four_bit, gradients_flow, lora_coverage, one_reference, packing_is_exact, same_prompts, starts_at_reference, verdicts_fit
+from tasks.training.engine import prepare
+from tasks.training.guards import (
+    Allowed,
+    four_bit,
+    gradients_flow,
+    lora_coverage,
+    one_reference,
+    packing_is_exact,
+    same_prompts,
+    starts_at_reference,
+    verdicts_fit,
+)
 from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PairRow, PreferenceTrainer
-from tasks.training.processes import join, rank, share, wait
+from tasks.training.processes import rank, wait
 from tasks.training.progress import Report
 from tasks.training.reference import fits, tokenize_pairs
 from tasks.training.results import step_identity
-from tasks.training.sft import resume, save_trained, trainer_settings
-from tasks.training.student import Student, load_student, save_adapter
+from tasks.training.selection import Candidate, Selection
+from tasks.training.sft import longest_completions, resume, save_trained, trainer_settings
+from tasks.training.student import Student, load_student
 
 PROBE_PAIRS = 32
 FIGURES = ("a", "b", "gap", "chosen_shift", "chosen_logp", "reward_accuracy", "trust", "mean_gap")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One epoch's adapter and how it answered the exams; epoch 0 is the start."""
-
-    epoch: int
-    correct: int
-    unparsed: int
-    n: int
 
 
 def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
@@ -57,14 +55,14 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     set_seed(step.seed)
     student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=True)
     rows = _rows(student, pairs)
-    guards = _preflight(step, student, pairs, rows, exams)
+    allowed = Allowed(step.allow)
+    guards = _preflight(step, student, pairs, rows, exams, allowed)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=sum(phase.epochs for phase in step.recipe.phases), steps=None, tokens=None)
     engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=False)
-    selection = Selection(step, student, exams, work, report, engine)
-    # Selection comes before the marker: an epoch counts once its adapter is saved and examined.
+    selection = Selection(step, exams, student=student, engine=engine, work=work, report=report, epoch_steps=len(order), patience=None)
     trainer = PreferenceTrainer(
         engine=engine,
         student=student,
@@ -75,7 +73,7 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         args=_arguments(step, work, steps),
         callbacks=[selection, SaveOften(len(order)), TellProgress(report)],
     )
-    trainer.add_callback(MarkComplete(identity=identity, notes=lambda: {**trainer.notes(), "selection": selection.table()}))
+    trainer.add_callback(MarkComplete(identity=identity, notes=lambda: {**trainer.notes(), **selection.notes()}))
     checkpoint = newest_complete(work, identity=identity)
     if checkpoint is not None:
         trainer.restore(checkpoint.notes)
@@ -83,12 +81,11 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
     with full_disk_explained(work):
         if checkpoint is None:
             selection.examine(0)
-        resume(trainer, checkpoint)
+        resume(trainer, checkpoint, finished=selection.finished)
     logs = [log for log in trainer.state.log_history if "raw_loss" in log]
     curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"], **{name: log[name] for name in FIGURES if name in log}} for log in logs]
-    kept = selection.best()
-    chosen = load_kept(student, selection.folder(kept))
-    save_trained(chosen, out, curve=curve, arms=[pair.arm for pair in pairs], rows=[row.chosen for row in rows])
+    kept = selection.keep()
+    save_trained(student.model, out, curve=curve, arms=[pair.arm for pair in pairs], rows=[row.chosen for row in rows])
     raised = _alarms(trainer, curve, selection.candidates, examined=bool(exams))
     wait()
     if rank() == 0:
@@ -103,66 +100,12 @@ def run_align(step: AlignStep, folder: Path, report: Report) -> dict[str, Any]:
         "kept_epoch": kept,
         "alarms": raised,
         "guards": guards,
+        "allowed": allowed.found,
         "machine": trainer.how(fit),
         "resumed_from_step": checkpoint.step if checkpoint else 0,
         "device": str(student.device),
         "seconds": time.monotonic() - started,
     }
-
-
-class Selection(TrainerCallback):
-    """Examines the adapter after every epoch and remembers each, so that the best can be kept."""
-
-    def __init__(self, step: AlignStep, student: Student, exams: Sequence[Exam], work: Path, report: Report, engine: Engine) -> None:
-        self.step = step
-        self.student = student
-        self.exams = exams
-        self.work = work
-        self.report = report
-        self.candidates: list[Candidate] = []
-        self.engine = engine
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the trainer, before it saves its checkpoint."""
-        self.examine(len(self.candidates))
-
-    def examine(self, epoch: int) -> None:
-        """Save the adapter as it is now and let it answer the exams greedily."""
-        if rank() == 0:
-            save_adapter(self.student.model, self.folder(epoch))
-        self.engine.forget()  # answering needs the room that recordings hold
-        completions = answer(
-            self.student,
-            share(self.exams),
-            max_new_tokens=self.step.exam_max_new_tokens,
-            temperature=0.0,
-            seed=self.step.seed,
-            batch_size=self.step.machine.generate_batch,
-            compiling=self.step.machine.compile,
-            report=lambda done, total, note: self.report(done, total, f"dev after epoch {epoch}: {note}"),
-        )
-        completions = join(completions)
-        verdicts = [parse_verdict(completion.text, cut=completion.cut) for completion in completions]
-        correct = sum(verdict.value == exam.answer for verdict, exam in zip(verdicts, self.exams, strict=True))
-        self.candidates.append(Candidate(epoch, correct, verdicts.count(Verdict.UNPARSED), len(self.exams)))
-
-    def best(self) -> int:
-        """The epoch to keep: most exams right, the earlier of equals; the last one where there are no exams."""
-        if not self.exams:
-            return self.candidates[-1].epoch
-        return max(self.candidates, key=lambda each: (each.correct, -each.epoch)).epoch
-
-    def folder(self, epoch: int) -> Path:
-        """Where an epoch's adapter is kept while training runs."""
-        return self.work / f"epoch-{epoch}"
-
-    def restore(self, notes: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint's notes."""
-        self.candidates = [Candidate(**each) for each in notes["selection"]]
-
-    def table(self) -> list[dict[str, Any]]:
-        """The candidates as plain values."""
-        return [asdict(each) for each in self.candidates]
 
 
 def _alarms(trainer: PreferenceTrainer, curve: Sequence[dict[str, Any]], candidates: Sequence[Candidate], *, examined: bool) -> list[str]:
@@ -176,14 +119,6 @@ def _alarms(trainer: PreferenceTrainer, curve: Sequence[dict[str, Any]], candida
     lengths = [(row.chosen.completion, row.rejected.completion) for row in trainer.rows]
     gaps = [seen[-1] * sum(pair) / 2 for seen, pair in zip(trainer.margins, lengths, strict=True)]
     return alarms(epochs, start_correct=candidates[0].correct if examined else None, lengths=lengths, gaps=gaps)
-
-
-def load_kept(student: Student, adapter: Path) -> Any:
-    """The student with the weights of a saved adapter in place of its present ones."""
-    from peft import load_peft_weights, set_peft_model_state_dict
-
-    set_peft_model_state_dict(student.model, load_peft_weights(str(adapter), device=str(student.device)), adapter_name="default")
-    return student.model
 
 
 def _rows(student: Student, pairs: Sequence[Pair]) -> list[PairRow]:
@@ -202,15 +137,15 @@ def _rows(student: Student, pairs: Sequence[Pair]) -> list[PairRow]:
     ]
 
 
-def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: Sequence[PairRow], exams: Sequence[Exam]) -> dict[str, Any]:
+def _preflight(step: AlignStep, student: Student, pairs: Sequence[Pair], rows: Sequence[PairRow], exams: Sequence[Exam], allowed: Allowed) -> dict[str, Any]:
     """All guards that need no training; returns what they saw."""
     longest = fits([each for row in rows for each in (row.chosen, row.rejected)], pairs, max_length=step.recipe.max_length)
     same_prompts([row.chosen for row in rows], [pair.prompt for pair in pairs], student.tokenizer)
-    completions = {arm: max(row.chosen.completion for row, pair in zip(rows, pairs, strict=True) if pair.arm == arm) for arm in {pair.arm for pair in pairs}}
-    verdicts_fit(completions, [exam.arm for exam in exams if not exam.yes_choices], max_new_tokens=step.exam_max_new_tokens)
+    longest_by_arm = longest_completions([pair.arm for pair in pairs], [row.chosen for row in rows])
+    verdicts_fit(longest_by_arm, [exam.arm for exam in exams if not exam.yes_choices], max_new_tokens=step.exam_max_new_tokens, allowed=allowed)
     shortest = min(rows, key=lambda row: len(row.chosen.ids))
     return {
-        "lora_families": lora_coverage(student.model),
+        "lora_families": lora_coverage(student.model, allowed=allowed),
         "longest_row": longest,
         "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
         "packing_error": packing_is_exact(student.model, [row.bundle for row in sorted(rows, key=lambda row: row.bundle.size)[:2]]),

@@ -20,7 +20,7 @@ from tasks.contracts.rows import Completion, Request
 from tasks.training.adapted import can_compile
 from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.decoding import Tick, decode
-from tasks.training.guards import four_bit, verdicts_fit
+from tasks.training.guards import Allowed, four_bit, verdicts_fit
 from tasks.training.merging import decoding_weights
 from tasks.training.packing import Bundle
 from tasks.training.processes import join, rank, share
@@ -36,10 +36,10 @@ HISTORY = "history.json"  # beside an adapter; holds the longest completion of e
 
 def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]:
     """Do one AnswerStep."""
-    requests = read_rows(folder / step.requests, Request)
+    requests, allowed = read_rows(folder / step.requests, Request), Allowed(step.allow)
     if step.weights.adapter:
         generated = [request.arm for request in requests if not request.yes_choices]
-        verdicts_fit(trained_lengths(folder / step.weights.adapter), generated, max_new_tokens=step.max_new_tokens)
+        verdicts_fit(trained_lengths(folder / step.weights.adapter), generated, max_new_tokens=step.max_new_tokens, allowed=allowed)
     student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=False)
     if step.weights.quantization == "nf4":
         four_bit(student.model)
@@ -64,6 +64,7 @@ def run_answer(step: AnswerStep, folder: Path, report: Report) -> dict[str, Any]
         "cut": sum(completion.cut for completion in completions),
         "device": str(student.device),
         "seconds": seconds,
+        "allowed": allowed.found,
     }
 
 

@@ -1,4 +1,7 @@
-"""Preflight guards: known silent faults, turned into errors before training time is spent (DESIGN 6). Each raises GuardError or returns what it saw."""
+"""Preflight guards: known silent faults, turned into errors before training time is spent (DESIGN 6). Each raises GuardError or returns what it saw.
+
+Those that a recipe may switch off take `allowed`, and tell it what they find.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.failures import GuardError
+from tasks.contracts.rows import Verdict
+from tasks.logic.answers import parse_verdict
 from tasks.training.completions import packed_log_probs, per_completion
 from tasks.training.packing import Bundle, pack
 from tasks.training.tokens import Tokens, prompt_ids
@@ -21,7 +26,21 @@ ROUNDING = {torch.float32: 2e-4, torch.bfloat16: 0.02}
 LN2_TOLERANCE = 0.005
 
 
-def lora_coverage(model: Any) -> list[str]:
+class Allowed:
+    """The guards that `recipe.guards.allow` switches off. What they find is kept in `found`, for the step's summary, instead of raised."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = frozenset(names)
+        self.found: dict[str, str] = {}
+
+    def fault(self, guard: str, found: str, *, remedy: str) -> None:
+        """Raise GuardError with what was found and what to do, or keep the former where the guard is switched off."""
+        if guard not in self.names:
+            raise GuardError(f"{found}. {remedy}, or switch this guard off in the open: name {guard} in recipe.guards.allow")
+        self.found[guard] = found
+
+
+def lora_coverage(model: Any, *, allowed: Allowed) -> list[str]:
     """Families of linear layers (`qkv_proj`, `down_proj`, ...) that carry the adapter; every one but the output head must, in every layer."""
     from peft.tuners.lora import LoraLayer
 
@@ -35,11 +54,12 @@ def lora_coverage(model: Any) -> list[str]:
             covered.add(last)
         elif isinstance(module, torch.nn.Linear) and module is not head and not _inside_lora(name, parent, adapted):
             missing[last] += 1
-    if missing:
-        found = ", ".join(f"{family} ({count} layers)" for family, count in sorted(missing.items()))
-        raise GuardError(f"The LoRA adapter misses {found}; it covers only {', '.join(sorted(covered)) or 'nothing'}. Train it on all linear layers")
     if not covered:
         raise GuardError("The model carries no LoRA adapter; nothing would be trained")
+    if missing:
+        found = ", ".join(f"{family} ({count} layers)" for family, count in sorted(missing.items()))
+        remedy = "Train it on all linear layers (recipe.sft.lora.targets: all-linear)"
+        allowed.fault("lora_coverage", f"The LoRA adapter misses {found}; it covers only {', '.join(sorted(covered))}", remedy=remedy)
     return sorted(covered)
 
 
@@ -64,12 +84,21 @@ def same_prompts(rows: Sequence[Tokens], prompts: Sequence[str], tokenizer: PreT
             raise GuardError(f"Row {index} is trained after {trained!r} but would be evaluated after {tokenizer.decode(asked)!r}; tokenise both the same way")
 
 
-def verdicts_fit(longest: Mapping[str, int], arms: Sequence[str], *, max_new_tokens: int) -> None:
+def no_label_in_prompt(prompts: Sequence[str], classes: Sequence[str], *, allowed: Allowed) -> None:
+    """Raises where a prompt already holds a verdict: copying it is the least loss, and evaluation gives none to copy (ALGORITHMS 0.9)."""
+    given = sum(bool(name) and parse_verdict(prompt) is not Verdict.UNPARSED for prompt, name in zip(prompts, classes, strict=True))
+    if given:
+        remedy = "Train the reasoning as the completion (recipe.sft.reasoning: completion)"
+        allowed.fault("label_in_prompt", f"{given} of {len(prompts)} training prompts hold the verdict that their completion ends with", remedy=remedy)
+
+
+def verdicts_fit(longest: Mapping[str, int], arms: Sequence[str], *, max_new_tokens: int, allowed: Allowed) -> None:
     """Raises where the longest completion that an arm was trained on (tokens with the end token) does not fit into `max_new_tokens`."""
     short = {arm: longest[arm] for arm in sorted(set(arms)) if longest.get(arm, 0) > max_new_tokens}
     if short:
         found = ", ".join(f"{arm} up to {tokens}" for arm, tokens in short.items())
-        raise GuardError(f"max_new_tokens = {max_new_tokens} cuts answers before their verdict: training completions have {found} tokens. Raise max_new_tokens")
+        cuts = f"max_new_tokens = {max_new_tokens} cuts answers before their verdict: training completions have {found} tokens"
+        allowed.fault("verdict_fits", cuts, remedy="Raise max_new_tokens")
 
 
 def four_bit(model: torch.nn.Module) -> int:

@@ -20,23 +20,35 @@ from trl.trainer.sft_trainer import SFTTrainer
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import SftStep
-from tasks.contracts.rows import Example
+from tasks.contracts.rows import Exam, Example
 from tasks.training.checkpoints import Checkpoint, MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
 from tasks.training.device import choose_device
 from tasks.training.engine import Engine, prepare
 from tasks.training.generation import HISTORY
-from tasks.training.guards import four_bit, gradients_flow, labels_survive, lora_coverage, packing_is_exact, same_prompts
+from tasks.training.guards import (
+    Allowed,
+    four_bit,
+    gradients_flow,
+    labels_survive,
+    lora_coverage,
+    no_label_in_prompt,
+    packing_is_exact,
+    same_prompts,
+    verdicts_fit,
+)
 from tasks.training.memory import Fit
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, pack
-from tasks.training.processes import rank
+from tasks.training.processes import rank, wait
 from tasks.training.progress import Report
 from tasks.training.results import step_identity
+from tasks.training.selection import Selection
 from tasks.training.student import Student, add_new_adapter, load_student, save_adapter
 from tasks.training.tokens import Tokens, tokenize_example
 from tasks.training.windows import LogWhenDue, WindowTrainer
 
 PROBE_ROWS = 2
+PATIENCE = 2  # epochs without a better one on dev after which training ends
 VERDICT_TOKENS = 2  # the word that ends a completion, and the end token
 
 
@@ -47,6 +59,7 @@ class SftRow:
     tokens: Tokens
     weight: float
     verdict_weight: float  # factor on the verdict and the end token after it; 1 where there is no verdict
+    reasoning_factor: float  # factor on everything before these two
     key: int
 
     @property
@@ -58,7 +71,7 @@ class SftRow:
     def token_weights(self) -> list[float]:
         """One a scored token."""
         plain = self.tokens.completion - (self.tokens.prompt == 0) - VERDICT_TOKENS
-        return [self.weight] * plain + [self.weight * self.verdict_weight] * VERDICT_TOKENS
+        return [self.weight * self.reasoning_factor] * plain + [self.weight * self.verdict_weight] * VERDICT_TOKENS
 
 
 class SftBatch(NamedTuple):
@@ -115,18 +128,21 @@ def restore_precision(model: Any, kept: dict[str, Tensor]) -> None:
 def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     """Do one SftStep: guards, training (resumed where it was interrupted), the adapter and its history."""
     started = time.monotonic()
-    examples = read_rows(folder / step.examples, Example)
+    examples, exams = read_rows(folder / step.examples, Example), read_rows(folder / step.exams, Exam) if step.exams else []
     if not examples:
         raise GuardError(f"{step.examples} holds no examples, so there is nothing to train on; look at what curation dropped")
     set_seed(step.seed)
     student = _student(step, folder)
     rows = [_row(student, each, verdict_weight=step.recipe.verdict_weight, key=key) for key, each in enumerate(examples)]
-    guards = _preflight(step, student, examples, [row.tokens for row in rows])
+    allowed = Allowed(step.allow)
+    guards = _preflight(step, student, examples, [row.tokens for row in rows], exams, allowed)
     order = WindowOrder([row.bundle.size for row in rows], window=step.recipe.effective_batch, seed=step.seed)
     steps = order.steps_for(epochs=step.recipe.epochs, steps=step.steps, tokens=step.tokens)
     out, identity = folder / step.out, step_identity(step)
     work = out.with_name(f".{out.name}.work")
     engine, fit = prepare(student, step.machine, steps=steps, order=order, bundles=[row.bundle for row in rows], dropout=step.recipe.lora.dropout > 0)
+    patience = PATIENCE if step.steps is None and step.tokens is None else None  # a run as long as another one is not cut short
+    selection = Selection(step, exams, student=student, engine=engine, work=work, report=report, epoch_steps=len(order), patience=patience)
     trainer = WeightedSftTrainer(
         engine=engine,
         student=student,
@@ -134,25 +150,33 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
         order=order,
         fit=fit,
         args=_arguments(step, work, steps),
-        callbacks=[SaveOften(len(order)), MarkComplete(identity=identity, notes=dict), TellProgress(report)],
+        callbacks=[selection, SaveOften(len(order)), MarkComplete(identity=identity, notes=selection.notes), TellProgress(report)],
     )
     checkpoint = newest_complete(work, identity=identity)
+    if checkpoint is not None:
+        selection.restore(checkpoint.notes)
     with full_disk_explained(work):
-        resume(trainer, checkpoint)
-        logs = [log for log in trainer.state.log_history if "raw_loss" in log and log["step"] <= steps]
+        resume(trainer, checkpoint, finished=selection.finished)
+        done = min(trainer.state.global_step, steps)
+        kept = selection.keep()
+        logs = [log for log in trainer.state.log_history if "raw_loss" in log and log["step"] <= done]
         curve = [{"step": log["step"], "loss": log["raw_loss"], "lr": log["learning_rate"]} for log in logs]
         save_trained(student.model, out, curve=curve, arms=[each.arm for each in examples], rows=[row.tokens for row in rows])
+    wait()
     if rank() == 0:
         shutil.rmtree(work, ignore_errors=True)
     trainable = sum(parameter.numel() for parameter in student.model.parameters() if parameter.requires_grad)
     return {
         "examples": len(examples),
-        "steps": steps,
-        "tokens": order.tokens_in(steps),
+        "steps": done,
+        "tokens": order.tokens_in(done),
         "trainable_parameters": trainable,
         "final_loss": curve[-1]["loss"],
         "history": curve,
+        "selection": selection.table(),
+        "kept_epoch": kept,
         "guards": guards,
+        "allowed": allowed.found,
         "machine": trainer.how(fit),
         "resumed_from_step": checkpoint.step if checkpoint else 0,
         "device": str(student.device),
@@ -160,10 +184,15 @@ def run_sft(step: SftStep, folder: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def resume(trainer: Any, checkpoint: Checkpoint | None) -> None:
-    """Train, from the checkpoint where there is one. The order starts at the checkpoint's epoch: not every trainer says so when it skips into one."""
+def resume(trainer: Any, checkpoint: Checkpoint | None, *, finished: bool) -> None:
+    """Train, from the checkpoint where there is one; no step more where training had `finished` early by then.
+
+    The order starts at the checkpoint's epoch: not every trainer says so when it skips into one.
+    """
     if checkpoint is not None:
         trainer.order.set_epoch(checkpoint.step // len(trainer.order))
+        if finished:
+            trainer.args.max_steps = checkpoint.step
     trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
 
 
@@ -173,15 +202,26 @@ def save_trained(model: Any, out: Path, *, curve: Sequence[dict[str, Any]], arms
         return
     partial = out.with_name(f".{out.name}.partial")
     save_adapter(model, partial)
-    longest = {arm: max(row.completion for row, own in zip(rows, arms, strict=True) if own == arm) for arm in sorted(set(arms))}
-    (partial / HISTORY).write_text(json.dumps({"history": list(curve), "completion_tokens": longest}, indent=1), encoding="utf-8")
+    history = {"history": list(curve), "completion_tokens": longest_completions(arms, rows)}
+    (partial / HISTORY).write_text(json.dumps(history, indent=1), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
 
+def longest_completions(arms: Sequence[str], rows: Sequence[Tokens]) -> dict[str, int]:
+    """Tokens of the longest completion of each arm, the end token included; `arms` has one name a row."""
+    return {arm: max(row.completion for row, own in zip(rows, arms, strict=True) if own == arm) for arm in sorted(set(arms))}
+
+
 def _row(student: Student, example: Example, *, verdict_weight: float, key: int) -> SftRow:
     tokens = tokenize_example(student.tokenizer, prompt=example.prompt, completion=example.completion)
-    return SftRow(tokens, weight=example.weight, verdict_weight=verdict_weight * example.verdict_factor if example.answer else 1.0, key=key)
+    return SftRow(
+        tokens,
+        weight=example.weight,
+        verdict_weight=verdict_weight * example.verdict_factor if example.answer else 1.0,
+        reasoning_factor=example.reasoning_factor,
+        key=key,
+    )
 
 
 def _student(step: SftStep, folder: Path) -> Student:
@@ -189,13 +229,21 @@ def _student(step: SftStep, folder: Path) -> Student:
     return student if step.weights.adapter else Student(add_new_adapter(student.model, step.recipe.lora), student.tokenizer)
 
 
-def _preflight(step: SftStep, student: Student, examples: Sequence[Example], rows: Sequence[Tokens]) -> dict[str, Any]:
+def _preflight(step: SftStep, student: Student, examples: Sequence[Example], rows: Sequence[Tokens], exams: Sequence[Exam], allowed: Allowed) -> dict[str, Any]:
     """All guards that need no training; returns what they saw."""
-    same_prompts(rows, [each.prompt for each in examples], student.tokenizer)
-    longest = labels_survive(rows, [each.answer for each in examples], max_length=step.recipe.max_length, setting="recipe.sft.max_length")
+    prompts, classes = [each.prompt for each in examples], [each.answer for each in examples]
+    same_prompts(rows, prompts, student.tokenizer)
+    no_label_in_prompt(prompts, classes, allowed=allowed)
+    verdicts_fit(
+        longest_completions([each.arm for each in examples], rows),
+        [exam.arm for exam in exams if not exam.yes_choices],
+        max_new_tokens=step.exam_max_new_tokens,
+        allowed=allowed,
+    )
+    longest = labels_survive(rows, classes, max_length=step.recipe.max_length, setting="recipe.sft.max_length")
     probe = [Bundle.of(row) for row in sorted(rows, key=lambda row: len(row.ids))[:PROBE_ROWS]]
     return {
-        "lora_families": lora_coverage(student.model),
+        "lora_families": lora_coverage(student.model, allowed=allowed),
         "longest_row": longest,
         "four_bit_layers": four_bit(student.model) if step.weights.quantization == "nf4" else 0,
         "packing_error": packing_is_exact(student.model, probe),

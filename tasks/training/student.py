@@ -86,11 +86,15 @@ def keep_gradients(model: torch.nn.Module) -> None:
 
 
 def add_new_adapter(model: PreTrainedModel, lora: Lora) -> Any:
-    """A fresh adapter on every linear layer, in float32."""
+    """A fresh adapter, in float32, on every linear layer or on those named; raises StudentError where the student has none of these names."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
-    return _leaned(get_peft_model(model, config, adapter_name=ADAPTER))
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+    try:
+        return _leaned(get_peft_model(model, config, adapter_name=ADAPTER))
+    except ValueError as error:
+        raise StudentError(f"recipe.sft.lora.targets does not fit this student ({error}); set it to all-linear") from error
 
 
 def add_trained_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool) -> Any:

@@ -11,6 +11,7 @@ from tasks.contracts.profiles import load_profile
 
 PROJECT = Path(__file__).resolve().parents[2]
 PROFILES = PROJECT / "deployments" / "profiles"
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
 STRATEGYQA = {"recipe.sample.path": "someone/strategyqa", "recipe.teacher.recordings": []}
 
 
@@ -87,6 +88,10 @@ def test_all_faults_are_told_at_once() -> None:
     [
         ({"execution.train.processes": 99}, "is less than execution.train.processes 99"),
         ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
+        ({"recipe.sft.select_questions": 999}, "recipe.sft.select_questions 999 is more than recipe.sample.dev"),
+        ({"recipe.sft.reasoning": "prompt"}, "the label stands there too"),
+        ({"recipe.sft.reasoning": "prompt", "recipe.sft.counterfactual_weight": 0.5}, "writes no reasoning"),
+        ({"recipe.guards.allow": ["everything"]}, "recipe.guards.allow"),
         ({"recipe.teacher.kind": "recorded"}, "needs a JSONL file or a ledger export"),
         ({"recipe.teacher.recordings": ["nowhere.jsonl"]}, "no such file nowhere.jsonl"),
         ({"recipe.teacher.error_rate": None}, "needs error_rate and no_bias"),
@@ -113,6 +118,13 @@ def test_a_ledger_export_may_hold_checks_and_recorded_lines_may_not(tmp_path: Pa
     assert load_profile("demo", folder=PROFILES, overrides={**checked, "recipe.teacher.recordings": [str(export)]}).recipe.teacher.kind == "recorded"
     (fault,) = faults({**checked, "recipe.teacher.recordings": [str(export), str(lines)]})
     assert "recipe.curate.validate_with" in fault
+
+
+def test_the_original_projects_recipe_is_accepted_where_its_faults_are_named() -> None:
+    named = ["label_in_prompt", "lora_coverage", "verdict_fits"]
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    recipe = load(recipe__sft__reasoning="prompt", recipe__guards__allow=named, recipe__sft__lora={**LORA, "targets": targets}).recipe
+    assert (recipe.sft.reasoning, recipe.sft.lora.targets, recipe.guards.allow) == ("prompt", tuple(targets), tuple(named))
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ from tasks.contracts.failures import GuardError
 from tasks.contracts.recipes import Align, Phase
 from tasks.contracts.rows import Exam, Pair
 from tasks.training import align
-from tasks.training.align import Selection, run_align
+from tasks.training.align import run_align
 from tasks.training.engine import prepare
 from tasks.training.generation import answer
 from tasks.training.order import WindowOrder
 from tasks.training.preference_trainer import PreferenceTrainer
 from tasks.training.reference import run_reference
+from tasks.training.selection import Candidate
 from tasks.training.sft import run_sft
 from tasks.training.student import load_student
 from tasks.training.windows import LogWhenDue
@@ -193,14 +194,6 @@ def test_a_dropped_pair_gives_no_gradient(tiny, folder):
     assert all(float(parameter.grad.abs().sum()) == 0.0 for parameter in trainer.model.parameters() if parameter.grad is not None)
 
 
-def test_the_best_epoch_is_the_first_of_the_best(tiny, folder):
-    selection = Selection(align_step(folder, tiny, [], align_recipe()), None, exams(folder, tiny, 2), folder, silent, None)  # type: ignore[arg-type]
-    selection.candidates = [align.Candidate(epoch, correct, 0, 2) for epoch, correct in enumerate([1, 2, 0, 2])]
-    assert selection.best() == 1
-    selection.exams = []
-    assert selection.best() == 3
-
-
 def test_a_whole_step_keeps_the_start_when_no_epoch_answers_better(tiny, folder):
     step = align_step(folder, tiny, exams(folder, tiny, 4), align_recipe(*FULL, nll_weight=0.2))
     summary = run_align(step, folder, silent)
@@ -269,6 +262,12 @@ def test_faults_are_found_before_training(tiny, folder):
         run_align(asked, folder, silent)
 
 
+def test_an_allowed_fault_is_told_in_the_summary(tiny, folder):
+    asked = [Exam(**asdict(replace(row, arm="reasoning")), answer="yes") for row in requests(2)]
+    summary = run_align(align_step(folder, tiny, asked, align_recipe(), exam_max_new_tokens=3, allow=("verdict_fits",)), folder, silent)
+    assert summary["allowed"].keys() == {"verdict_fits"}
+
+
 def test_a_window_that_starts_again_for_memory_counts_its_pairs_once(tiny, folder, monkeypatch):
     calm = trainer_for(tiny, folder, align_recipe(PLAIN, CENTRED_ONCE, learning_rate=5e-3))
     calm.train()
@@ -321,5 +320,5 @@ def test_a_window_whose_pairs_are_all_left_out_raises_no_alarm_and_no_error(tiny
     trainer = trainer_for(tiny, folder, align_recipe(PLAIN))
     curve = [{"chosen_shift": 0.1, "reward_accuracy": 1.0}, {}, {"chosen_shift": 0.1, "reward_accuracy": 1.0}]
     trainer.margins = [[0.0] for _ in trainer.rows]
-    candidates = [align.Candidate(epoch, 0, 0, 0) for epoch in range(2)]
+    candidates = [Candidate(epoch, 0, 0, 0) for epoch in range(2)]
     assert isinstance(align._alarms(trainer, curve, candidates, examined=False), list)

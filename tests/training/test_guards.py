@@ -7,23 +7,34 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, get_peft_model
-from transformers import Phi3Config, Phi3ForCausalLM
 
-from tasks.contracts.failures import GuardError
+from tasks.contracts.failures import GuardError, StudentError
 from tasks.contracts.recipes import Lora
+from tasks.contracts.rows import Arm
 from tasks.training import guards
 from tasks.training.packing import Bundle
+from tasks.training.sft import run_sft
 from tasks.training.student import Student, add_new_adapter, load_student
 from tasks.training.tokens import Tokens, tokenize_example
-from tests.training.jobs import stock, weights
+from tests.logic.rows_of import BENCHMARK, curated, questions
+from tests.tiny_student import make_tiny_phi
+from tests.training.jobs import examples, sft_step, silent, stock, weights
 
 LORA = Lora(rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
 
-def phi(targets: str | list[str]) -> torch.nn.Module:
-    config = Phi3Config(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, pad_token_id=0)
-    return get_peft_model(Phi3ForCausalLM(config), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+FOR_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # the original project's list, given to Phi-3.5
+NONE = guards.Allowed(())
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_phi(tmp_path_factory.mktemp("phi"))
+
+
+def adapted(folder: Path, targets: str | tuple[str, ...]) -> torch.nn.Module:
+    student = load_student(weights(folder), folder=folder, device="cpu", trainable=True)
+    return add_new_adapter(student.model, LORA.model_copy(update={"targets": targets}))
 
 
 @pytest.fixture
@@ -36,23 +47,46 @@ def probe(student: Student) -> list[Bundle]:
     return [Bundle.of(tokenize_example(student.tokenizer, prompt="Is it heavy?", completion="Answer: Yes"))]
 
 
-def test_a_name_list_made_for_llama_misses_the_fused_layers_of_phi():
-    model = phi(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
-    with pytest.raises(GuardError, match=r"misses gate_up_proj \(2 layers\), qkv_proj \(2 layers\); it covers only down_proj, o_proj"):
-        guards.lora_coverage(model)
+def test_a_name_list_made_for_llama_misses_the_fused_layers_of_phi(phi):
+    found = r"misses gate_up_proj \(4 layers\), qkv_proj \(4 layers\); it covers only down_proj, o_proj\. .* name lora_coverage in recipe.guards.allow"
+    with pytest.raises(GuardError, match=found):
+        guards.lora_coverage(adapted(phi, FOR_LLAMA), allowed=NONE)
 
 
-def test_all_linear_covers_the_fused_layers_of_phi():
-    assert guards.lora_coverage(phi("all-linear")) == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
+def test_all_linear_covers_the_fused_layers_of_phi(phi):
+    assert guards.lora_coverage(adapted(phi, "all-linear"), allowed=NONE) == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
+
+
+def test_an_adapter_with_holes_is_trained_where_the_recipe_allows_it_and_its_record_names_them(phi, tmp_path):
+    step = sft_step(tmp_path, phi, examples(16))
+    holes = step.recipe.model_copy(update={"lora": LORA.model_copy(update={"targets": FOR_LLAMA})})
+    step = step.model_copy(update={"recipe": holes})
+    with pytest.raises(GuardError, match="misses gate_up_proj"):
+        run_sft(step, tmp_path, silent)
+    summary = run_sft(step.model_copy(update={"allow": ("lora_coverage", "verdict_fits")}), tmp_path, silent)
+    assert summary["allowed"] == {"lora_coverage": "The LoRA adapter misses gate_up_proj (4 layers), qkv_proj (4 layers); it covers only down_proj, o_proj"}
+    assert summary["guards"]["lora_families"] == ["down_proj", "o_proj"]
+    assert summary["history"][-1]["loss"] < summary["history"][0]["loss"]
+
+
+def test_names_that_no_layer_has_are_refused(phi):
+    with pytest.raises(StudentError, match=r"recipe.sft.lora.targets does not fit this student .* set it to all-linear"):
+        adapted(phi, ("q_proj", "k_proj"))
+
+
+def test_an_adapter_on_nothing_is_refused_whatever_is_allowed(tiny):
+    student = load_student(weights(tiny), folder=tiny, device="cpu", trainable=True)
+    with pytest.raises(GuardError, match="carries no LoRA adapter"):
+        guards.lora_coverage(student.model, allowed=guards.Allowed(("lora_coverage",)))
 
 
 def test_four_bit_layers_count_as_covered(nf4):
-    assert len(guards.lora_coverage(nf4.model)) == 7
+    assert len(guards.lora_coverage(nf4.model, allowed=NONE)) == 7
 
 
-def test_a_full_precision_model_is_not_four_bit():
+def test_a_full_precision_model_is_not_four_bit(phi):
     with pytest.raises(GuardError, match="no layer is 4-bit"):
-        guards.four_bit(phi("all-linear"))
+        guards.four_bit(adapted(phi, "all-linear"))
 
 
 def test_four_bit_layers_are_counted(nf4):
@@ -111,9 +145,22 @@ def test_a_training_prompt_with_one_space_more_is_found(nf4):
 
 
 def test_an_answer_longer_than_its_limit_is_found():
-    guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=60)
+    guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=60, allowed=NONE)
     with pytest.raises(GuardError, match="reasoning up to 60"):
-        guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=35)
+        guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=35, allowed=NONE)
+    allowed = guards.Allowed(("verdict_fits",))
+    guards.verdicts_fit({"reasoning": 60}, ["reasoning", "direct"], max_new_tokens=35, allowed=allowed)
+    assert "max_new_tokens = 35" in allowed.found["verdict_fits"]
+
+
+def test_a_label_in_a_training_prompt_is_found_and_the_prompts_of_the_arms_have_none():
+    row = curated(questions(1)[0])
+    prompts = [BENCHMARK.prompt(arm, row) for arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE, Arm.COUNTERFACTUAL)]
+    guards.no_label_in_prompt(prompts, ["yes"] * len(prompts), allowed=NONE)
+    given = BENCHMARK.given_prompt(row.question, "Reasoning: it is so.\nFinal answer: No")
+    guards.no_label_in_prompt([given], [""], allowed=NONE)  # plain text has no verdict to give away
+    with pytest.raises(GuardError, match="1 of 2 training prompts hold the verdict"):
+        guards.no_label_in_prompt([prompts[0], given], ["yes", "no"], allowed=NONE)
 
 
 @pytest.mark.parametrize(

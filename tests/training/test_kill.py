@@ -50,6 +50,7 @@ class Trained:
     inputs: Path
     loss: float
     losses: list[float]
+    selection: list[dict[str, Any]]
 
     def folder(self, path: Path) -> Path:
         """A fresh job folder with the same inputs."""
@@ -79,17 +80,16 @@ def inputs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(request: pytest.FixtureRequest, tiny: Path, inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     rows = tmp_path_factory.mktemp("rows")
     if request.param == "sft":  # with dropout, so the random state must come back
-        step: Any = sft_step(rows, tiny, examples(20), out="trained")
-        step = step.model_copy(update={"recipe": step.recipe.model_copy(update={"epochs": STEPS // AN_EPOCH})})
+        step: Any = sft_step(rows, tiny, examples(20), exams="exams.parquet", steps=STEPS, out="trained")
     else:
         step = align_step(rows, tiny, exams(), align_recipe(*PHASES, nll_weight=0.2, learning_rate=5e-3), out="trained")
-    plan = Trained(step, inputs, 0.0, [])
+    plan = Trained(step, inputs, 0.0, [], [])
     folder = plan.folder(tmp_path_factory.mktemp("straight"))
     assert work(folder, step) == 0
     summary = result(folder)
     assert summary["resumed_from_step"] == 0
     assert summary["steps"] == STEPS
-    return replace(plan, loss=summary["final_loss"], losses=losses(summary))
+    return replace(plan, loss=summary["final_loss"], losses=losses(summary), selection=summary["selection"])
 
 
 def work(folder: Path, *steps: Step, fault: Callable[[], None] | None = None) -> int:
@@ -196,6 +196,7 @@ def check_end(folder: Path, trained: Trained, *, resumed_from: int) -> None:
     assert summary["resumed_from_step"] == resumed_from
     assert summary["final_loss"] == pytest.approx(trained.loss, abs=1e-5)
     assert losses(summary) == pytest.approx(trained.losses, abs=1e-5)
+    assert summary["selection"] == trained.selection
     assert not list(folder.glob(".trained*"))
 
 

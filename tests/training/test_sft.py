@@ -115,6 +115,16 @@ def test_weights_are_relative_and_a_row_of_weight_zero_teaches_nothing(tiny, tmp
     assert train(step, fresh(tiny, step), silenced, tmp_path / "c", steps=2)[0] != pytest.approx(base[0], abs=1e-3)
 
 
+def test_reasoning_that_is_only_read_leaves_the_loss_of_the_verdict(tiny, tmp_path, step):
+    student = fresh(tiny, step)
+    rows = [replace(row, reasoning_factor=0.0) for row in rows_of(student)[:8]]
+    said = []
+    for row in rows:
+        logits = student.model(input_ids=torch.tensor([row.tokens.ids])).logits[0, :-1].double().log_softmax(dim=1)
+        said += logits[range(len(row.tokens.ids) - 1), list(row.tokens.ids[1:])][-2:].tolist()  # the verdict and the end token
+    assert train(step, fresh(tiny, step), rows, tmp_path / "read", steps=1) == pytest.approx([-sum(said) / len(said)], abs=1e-4)
+
+
 def test_a_step_leaves_adapter_and_history_and_nothing_else(tiny, tmp_path):
     summary = run_sft(sft_step(tmp_path, tiny, examples(20)), tmp_path, silent)
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "history.json"]
@@ -207,10 +217,18 @@ def test_faults_are_found_before_training(tiny, tmp_path):
     short = sft_step(tmp_path, tiny, examples(8))
     with pytest.raises(GuardError, match=r"recipe.sft.max_length = 20 would cut"):
         run_sft(short.model_copy(update={"recipe": short.recipe.model_copy(update={"max_length": 20})}), tmp_path, silent)
+    given = [replace(row, prompt=f"{row.prompt}\nFinal answer: Yes\nReply.") for row in examples(8)]
+    with pytest.raises(GuardError, match=r"8 of 8 training prompts hold the verdict .* name label_in_prompt in recipe.guards.allow"):
+        run_sft(sft_step(tmp_path, tiny, given), tmp_path, silent)
     (tmp_path / "strange").mkdir()
     with pytest.raises(StudentError, match="cannot be put on this student"):
         run_sft(short.model_copy(update={"weights": weights(tiny, adapter="strange")}), tmp_path, silent)
     assert not list(tmp_path.glob(".adapter*"))
+
+
+def test_a_label_in_the_prompt_is_trained_on_where_the_recipe_allows_it(tiny, tmp_path):
+    given = [replace(row, prompt=f"{row.prompt}\nFinal answer: Yes\nReply.") for row in examples(8)]
+    assert run_sft(sft_step(tmp_path, tiny, given, allow=("label_in_prompt",)), tmp_path, silent)["allowed"].keys() == {"label_in_prompt"}
 
 
 def test_a_run_killed_after_its_last_checkpoint_reports_no_step_too_many(tiny, tmp_path, monkeypatch):

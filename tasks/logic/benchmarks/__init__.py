@@ -48,6 +48,9 @@ class Benchmark(Protocol):
     def prompt(self, arm: Arm, question: Drafted) -> str:
         """The user turn of one arm."""
 
+    def given_prompt(self, question: str, reasoning: str) -> str:
+        """The direct arm's user turn with a finished reasoning in it."""
+
     def completion(self, *, asked: Sequence[str], answered: Sequence[str], reasoning: str, answer: str) -> str:
         """The text that the reasoning and rewrite arms train."""
 
@@ -100,6 +103,7 @@ class _YesNo:
     check_schema: Mapping[str, object] = teacher_talk.CHECK_SCHEMA
     draft_prompt = staticmethod(yes_no.draft_prompt)
     parse_draft = staticmethod(yes_no.parse_draft)
+    given_prompt = staticmethod(yes_no.given_prompt)
     direct_completion = staticmethod(yes_no.direct_completion)
     parse_skeleton = staticmethod(yes_no.parse_skeleton)
     before_verdict = staticmethod(yes_no.before_verdict)
@@ -120,6 +124,8 @@ class _YesNo:
                 return yes_no.reasoning_prompt(question.question)
             case Arm.REWRITE:
                 return yes_no.rewrite_prompt(question.question, question.draft)
+            case Arm.COUNTERFACTUAL:
+                return yes_no.counterfactual_prompt(question.question)
         raise ValueError(f"the {arm} arm has no prompt")
 
     def parse(self, text: str, *, cut: bool) -> Verdict:

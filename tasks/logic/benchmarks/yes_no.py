@@ -18,6 +18,7 @@ DIRECT_PREFIX = "Answer:"
 YES_CHOICES = (" Yes", " yes")  # all-capitals forms are several tokens in most vocabularies, would need a forward each, and no prompt shows them
 NO_CHOICES = (" No", " no")
 _ASKED, _ANSWERED, _REASONING, _FINAL = "Clarifying questions:", "Answers:", "Reasoning:", "Final answer:"
+_REPLY = f"Reply `{DIRECT_PREFIX} Yes` or `{DIRECT_PREFIX} No`."
 _SKELETON = f"Write clarifying questions, answers, reasoning and `{_FINAL} Yes` or `No`."
 _HEADING = re.compile(rf"^({_ASKED}|{_ANSWERED}|{_REASONING}|{_FINAL})", re.IGNORECASE | re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])?\s*(.*\S)", re.MULTILINE)
@@ -63,12 +64,22 @@ def draft_prompt(question: str) -> str:
 
 def direct_prompt(question: str) -> str:
     """The direct arm: the bare answer, scored at `DIRECT_PREFIX`."""
-    return f"[direct] {question}\nReply `{DIRECT_PREFIX} Yes` or `{DIRECT_PREFIX} No`."
+    return f"[direct] {question}\n{_REPLY}"
+
+
+def given_prompt(question: str, reasoning: str) -> str:
+    """The direct arm with a finished reasoning, verdict included, under the question: how the original project trained its Track B."""
+    return f"[direct] {question}\n{reasoning}\n{_REPLY}"
 
 
 def reasoning_prompt(question: str) -> str:
     """The reasoning arm: the skeleton, from the question alone."""
     return f"[reason] {question}\n{_SKELETON}"
+
+
+def counterfactual_prompt(question: str) -> str:
+    """The reasoning arm for an argument that leads to the other verdict; the tag tells the student that what follows is not its own view (SCOTT)."""
+    return f"[counterfactual] {question}\n{_SKELETON}"
 
 
 def rewrite_prompt(question: str, draft: str) -> str:

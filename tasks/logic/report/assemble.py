@@ -196,7 +196,12 @@ def _notes(facts: RunFacts) -> tuple[str, ...]:
     if recipe.grade.split == "dev" and recipe.align.select_questions and _was_aligned(facts):
         notes.append(
             f"The aligned model's epoch was chosen on the first {recipe.align.select_questions} dev questions, which are read here too: "
-            "its dev figure is a little too good. Track A and Track B were not chosen on dev."
+            "its dev figure is a little too good." + " Track A and Track B were not chosen on dev." * (not recipe.sft.select_questions)
+        )
+    if recipe.grade.split == "dev" and recipe.sft.select_questions:
+        notes.append(
+            f"The epochs of the fine-tuned models were chosen on the first {recipe.sft.select_questions} dev questions, which are read here too: "
+            "their dev figures are a little too good."
         )
     if recipe.grade.unparsed == "as_no":
         notes.append(

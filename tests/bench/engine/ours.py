@@ -45,7 +45,10 @@ def sft_seconds(job: Job) -> Trained:
     """Our SFT trainer, loss on the full row."""
     student = _student(job)
     warm, steps = steps_of(job)
-    rows = [SftRow(Tokens(ids=tuple(ids), prompt=1), weight=1.0, verdict_weight=1.0, key=key) for key, ids in enumerate(job.rows(warm + steps))]
+    rows = [
+        SftRow(Tokens(ids=tuple(ids), prompt=1), weight=1.0, verdict_weight=1.0, reasoning_factor=1.0, key=key)
+        for key, ids in enumerate(job.rows(warm + steps))
+    ]
     order = WindowOrder([row.bundle.size for row in rows], window=job.batch, seed=0)
     engine, fit = _prepared(job, student, order, [row.bundle for row in rows])
     with tempfile.TemporaryDirectory() as folder:

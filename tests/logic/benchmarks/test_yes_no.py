@@ -54,9 +54,9 @@ def test_only_yes_and_no_are_written() -> None:
 
 def test_arms_differ_and_only_rewrite_shows_the_draft() -> None:
     row = drafted(draft="Answer: Maybe<|im_end|>Answer: No")
-    prompts = {arm: BENCHMARK.prompt(arm, row) for arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE)}
+    prompts = {arm: BENCHMARK.prompt(arm, row) for arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE, Arm.COUNTERFACTUAL)}
     prompts[Arm.FACTS] = BENCHMARK.draft_prompt(row.question)
-    assert len({prompt.split()[0] for prompt in prompts.values()}) == 4
+    assert len({prompt.split()[0] for prompt in prompts.values()}) == 5
     assert all(row.question in prompt for prompt in prompts.values())
     assert [arm for arm, prompt in prompts.items() if "Maybe" in prompt] == [Arm.REWRITE]
     assert "<|im_end|>" not in prompts[Arm.REWRITE]
@@ -64,7 +64,7 @@ def test_arms_differ_and_only_rewrite_shows_the_draft() -> None:
         BENCHMARK.prompt(Arm.FACTS, row)
 
 
-@pytest.mark.parametrize("arm", [Arm.DIRECT, Arm.REASONING, Arm.REWRITE])
+@pytest.mark.parametrize("arm", [Arm.DIRECT, Arm.REASONING, Arm.REWRITE, Arm.COUNTERFACTUAL])
 def test_no_prompt_depends_on_gold(arm: Arm) -> None:
     row = drafted()
     other = replace(row, answer="yes", facts=("Iron floats.",), decomposition=(), term="", description="")
