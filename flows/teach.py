@@ -59,6 +59,9 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
         run, drafted=asked, benchmark=benchmark, recipe=recipe.teacher, recordings=plan.recordings,
         rationalise=plan.rationalise, resamples=plan.resamples, validate=plan.validate, seed=seed,
     )  # fmt: skip
-    curated = await curate(run, drafted=drafted["train"], taught=taught, benchmark=benchmark, recipe=recipe.curate, allow=recipe.guards.allow, seed=seed)
+    curated = await curate(
+        run, drafted=drafted["train"], taught=taught, benchmark=benchmark, recipe=recipe.curate,
+        ask=recipe.teacher.ask, allow=recipe.guards.allow, seed=seed,
+    )  # fmt: skip
     await publish_corpus(run, curated)
     return Corpus(student=base, questions=questions, drafted=drafted, taught=taught, curated=curated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 from prefect.logging import get_run_logger
 
@@ -17,12 +18,11 @@ from tasks.stage import Table, Work, table_stage
 
 @table_stage("curate", version=3, run_name="curate")
 async def curate(
-    work: Work, *, drafted: TableRef[Drafted], taught: TableRef[Taught], benchmark: str, recipe: Curate, allow: tuple[str, ...], seed: int
+    work: Work, *, drafted: TableRef[Drafted], taught: TableRef[Taught], benchmark: str, recipe: Curate, ask: bool, allow: tuple[str, ...], seed: int
 ) -> Table[Curated]:
     """Rows ready for training, with class counts after every step; UnbalancedCorpus when the classes moved too far and `allow` lacks "class_balance"."""
-    made = curate_rows(
-        work.root.read(drafted, Drafted), work.root.read(taught, Taught), template=get_benchmark(benchmark).template_rationale, recipe=recipe, seed=seed
-    )
+    template = partial(get_benchmark(benchmark).template_for, ask=ask)
+    made = curate_rows(work.root.read(drafted, Drafted), work.root.read(taught, Taught), template=template, recipe=recipe, seed=seed)
     unbalanced = check_balance(made.steps, made.trained, max_shift=recipe.max_shift, allowed="class_balance" in allow)
     if unbalanced:
         get_run_logger().warning("allowed by recipe.guards.allow: %s", unbalanced)
@@ -35,7 +35,6 @@ async def curate(
         "provenance": {name: provenance.count(name) for name in ("agreed", "rationalised", "template", "unasked")},
         "questions": {role: len({row.qid for row in made.rows if row.role == role}) for role in ("sft", "pair")},
         "rows": len(made.rows),
-        "allowed": ["class_balance"] if unbalanced else [],
-        "unbalanced": unbalanced,
+        "allowed": {"class_balance": unbalanced} if unbalanced else {},
     }
     return Table(made.rows, Curated, summary)

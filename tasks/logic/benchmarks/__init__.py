@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tasks.contracts.rows import Arm, Drafted, Question, Verdict
@@ -88,6 +88,9 @@ class Benchmark(Protocol):
     def template_rationale(self, question: Question) -> yes_no.Rationale:
         """A rationale out of gold facts, where no teacher answers."""
 
+    def template_for(self, question: Question, *, ask: bool) -> yes_no.Rationale:
+        """The same; without `ask` its reasoning stands alone, with no questions before it."""
+
     def entity_prior(self, train: Sequence[Question], questions: Sequence[Question]) -> list[Verdict]:
         """Verdicts of the baseline that knows names only."""
 
@@ -127,6 +130,13 @@ class _YesNo:
             case Arm.COUNTERFACTUAL:
                 return yes_no.counterfactual_prompt(question.question)
         raise ValueError(f"the {arm} arm has no prompt")
+
+    template_rationale: Callable[[Question], yes_no.Rationale]
+
+    def template_for(self, question: Question, *, ask: bool) -> yes_no.Rationale:
+        """A rationale out of gold facts, with clarifying questions or, without `ask`, with their answers in its reasoning."""
+        said = self.template_rationale(question)
+        return said if ask else yes_no.Rationale(asked=(), answered=(), reasoning=teacher_talk.standalone(answered=said.answered, reasoning=said.reasoning))
 
     def parse(self, text: str, *, cut: bool) -> Verdict:
         """The verdict of a student's text; none where it was cut."""

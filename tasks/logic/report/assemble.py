@@ -187,9 +187,26 @@ def _transcript(row: Drafted, replies: Mapping[str, Prediction]) -> Transcript:
     return Transcript(qid=row.qid, question=row.question, gold=row.answer, facts=row.facts, draft=row.draft, teacher="", replies=said)
 
 
+def _switched_off(facts: RunFacts) -> list[str]:
+    """Every guard that the recipe switches off, and what it found where it would have stopped this run."""
+    found: dict[str, dict[str, list[str]]] = {guard: {} for guard in facts.profile.recipe.guards.allow}
+    for made in facts.artifacts:
+        for guard, said in _allowed(made):
+            found.setdefault(guard, {}).setdefault(said.rstrip("."), []).append(made.name)
+    told = {guard: "; ".join(f"{said} ({', '.join(dict.fromkeys(names))})" for said, names in finds.items()) for guard, finds in found.items()}
+    return [f"The guard {guard} was switched off (recipe.guards.allow): {said or 'it found nothing in this run'}." for guard, said in told.items()]
+
+
+def _allowed(made: Made) -> list[tuple[str, str]]:
+    """What switched-off guards found in a stage, in any of its steps."""
+    steps = made.summary.get("steps")
+    summaries = [made.summary, *(steps.values() if isinstance(steps, Mapping) else ())]
+    return [pair for each in summaries for pair in each.get("allowed", {}).items()]
+
+
 def _notes(facts: RunFacts) -> tuple[str, ...]:
     recipe = facts.profile.recipe
-    notes = []
+    notes = _switched_off(facts)
     student = facts.named(f"student {recipe.student.model}").summary if any(each.name.startswith("student ") for each in facts.artifacts) else {}
     if student and not student["pinned"]:
         notes.append(f"The student was not pinned to a revision; this run used commit {student['commit'] or 'unknown'}. Pin it with recipe.student.revision.")

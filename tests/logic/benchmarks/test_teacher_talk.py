@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Verdict
-from tasks.logic.benchmarks import pocketqa
+from tasks.logic.benchmarks import get_benchmark, pocketqa
 from tasks.logic.benchmarks.teacher_talk import HINT_MARK, parse_check, parse_teacher_reply, reply_schema, teacher_messages, template_rationale
 from tasks.logic.benchmarks.yes_no import parse_skeleton, skeleton
 from tasks.logic.teaching import replies_as_json, undrafted
 from tests.logic.benchmarks.drafted_row import drafted
+from tests.logic.rows_of import questions
 
 OURS = """## Teaching Analysis
 Q: How heavy is an ox?
@@ -277,3 +278,15 @@ def test_the_schema_has_questions_only_where_the_teacher_is_asked() -> None:
 )
 def test_a_check_reads_what_follows_and_nothing_else(text: str, verdict: str) -> None:
     assert parse_check(text) == verdict
+
+
+@pytest.mark.parametrize("name", ["pocketqa", "strategyqa"])
+def test_without_questions_a_template_says_the_same_in_its_reasoning_alone(name):
+    benchmark = get_benchmark(name)
+    (question,) = questions(1)
+    asked, alone = (benchmark.template_for(question, ask=ask) for ask in (True, False))
+    assert asked.asked
+    assert (alone.asked, alone.answered) == ((), ())
+    assert all(answer.rstrip(".") in alone.reasoning for answer in asked.answered)
+    text = benchmark.completion(asked=alone.asked, answered=alone.answered, reasoning=alone.reasoning, answer=question.answer)
+    assert benchmark.parse(text, cut=False) == question.answer
