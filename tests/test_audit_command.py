@@ -21,7 +21,7 @@ PICKED = [(qid, next(number for number, each in enumerate(IDS) if each[0] == qid
 def invoke(root: Path, **changes: Any) -> Result:
     settings = {"execution.root": root, **{path.replace("__", "."): value for path, value in changes.items()}}
     sets = [part for path, value in settings.items() for part in ("--set", f"{path}={value}")]
-    return CliRunner().invoke(app, ["audit", "strategyqa-recorded", *sets], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    return CliRunner().invoke(app, ["audit", "strategyqa-recorded", *sets], env={"NO_COLOR": "1"})
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_help_shows_where_to_start() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], "known ones: demo, pocketqa"),
+        (["nonsense"], "known ones: demo, original"),
         (["demo", "--set", "recipe.sed=1"], "did you mean recipe.seed?"),
         (["demo", "--set", "recipe.seed"], "write it as path=value"),
         (["demo", "--set", "recipe.seed=[1"], "the value is not YAML"),

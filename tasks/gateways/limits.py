@@ -60,7 +60,7 @@ class Limiter:
         self._pause_until = 0.0
         self._rejections = 0
         self._owed = 0.0  # tokens used beyond what was set aside (negative: set aside and not used)
-        self._closed = asyncio.Event()
+        self.closed = asyncio.Event()  # no call starts any more
         self.on_wire: set[asyncio.Task[object]] = set()  # tasks whose call has been sent: cancelling them would lose a paid reply
 
     @property
@@ -160,7 +160,7 @@ class Limiter:
     async def _wait(self, seconds: float) -> None:
         """Sleep, but no longer than until the limiter is closed."""
         self._end_if_closed()
-        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._closed.wait())]
+        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self.closed.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -170,9 +170,9 @@ class Limiter:
 
     def close(self) -> None:
         """Let no further call start: whoever comes for a slot, waits for one or backs off is cancelled."""
-        self._closed.set()
+        self.closed.set()
         self._room.set()
 
     def _end_if_closed(self) -> None:
-        if self._closed.is_set():
+        if self.closed.is_set():
             raise asyncio.CancelledError

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 CHANGES = {
     "recipe.sft.select_questions": 4, "recipe.sft.counterfactual_weight": 0.5, "recipe.sft.epochs": 3, "recipe.pair.max_new_tokens": 35,
     "recipe.sft.lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["o_proj", "down_proj"]},
-    "recipe.grade.max_new_tokens": 35, "recipe.guards.allow": ["lora_coverage", "verdict_fits"], "recipe.grade.controls": [],
+    "recipe.grade.max_new_tokens": 35, "recipe.guards.allow": ["lora_coverage", "verdict_fits"],
+    "recipe.grade.controls": [], "recipe.grade.side_arms": [], "recipe.grade.calibrate": False,
 }  # fmt: skip
 
 
@@ -37,5 +38,5 @@ def test_a_recipe_that_chooses_epochs_reads_wrong_arguments_and_allows_two_fault
     assert {name: record["summary"]["allowed"].keys() for name, record in tracks.items()} == {
         "track_a": {"lora_coverage"}, "track_a_matched": {"lora_coverage"}, "track_b": {"lora_coverage", "verdict_fits"},
     }  # fmt: skip
-    read = {record["recipe"]["model"]: record["summary"]["allowed"].keys() for record in records(pipeline.root, "data/predict/*")}
+    read = {record["recipe"]["model"]: record["summary"]["steps"]["greedy"]["allowed"].keys() for record in records(pipeline.root, "data/predict/*")}
     assert (read["zero_shot"], read["track_b"]) == (set(), {"verdict_fits"})

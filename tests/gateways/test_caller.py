@@ -316,8 +316,7 @@ async def test_an_error_in_one_shard_loses_no_reply_of_the_others_and_stops_them
             caller = bench.caller(teacher, ledger)
             wanted = asks(60)
             shards = [asyncio.create_task(caller.ask(wanted[first : first + 20], progress=lambda *_: None)) for first in (0, 20, 40)]
-            while server.calls < 4:
-                await asyncio.sleep(0.001)
+            await caller.limiter.closed.wait()
             server.hold.set()
             ended = await asyncio.gather(*shards, return_exceptions=True)
     assert {type(each) for each in ended} == {TeacherRefused, Stopped}
