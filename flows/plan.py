@@ -11,7 +11,8 @@ from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.profiles import load_profile
-from tasks.contracts.recipes import Examination, Profile, Reading, Recipe, Track, exam_arm, headline_arms, readings
+from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, readings
+from tasks.contracts.recipes import Profile, Recipe
 from tasks.estimate import check_teacher
 from tasks.stage import Context
 

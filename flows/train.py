@@ -9,7 +9,7 @@ from flows.teach import teach
 from tasks.align import align
 from tasks.contracts.artifacts import ModelRef
 from tasks.contracts.outcomes import Corpus, Students
-from tasks.contracts.recipes import Track, exam_arm
+from tasks.contracts.readings import Track, exam_arm
 from tasks.finetune import finetune, steps_of
 from tasks.pair import pair
 from tasks.publish import publish_training

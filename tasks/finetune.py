@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tasks.contracts.artifacts import ModelRef, TableRef, write_rows
 from tasks.contracts.jobs import SftStep
-from tasks.contracts.recipes import Examination, Sft, Student, Track
+from tasks.contracts.readings import Examination, Track
+from tasks.contracts.recipes import Sft, Student
 from tasks.contracts.rows import Arm, Curated, Drafted, Exam, Example, Taught
 from tasks.logic.asking import exams
 from tasks.logic.benchmarks import get_benchmark

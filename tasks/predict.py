@@ -7,7 +7,8 @@ from typing import Any
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import AnswerStep
-from tasks.contracts.recipes import SAMPLED, Chains, Student
+from tasks.contracts.readings import SAMPLED, Chains
+from tasks.contracts.recipes import Student
 from tasks.contracts.rows import Arm, Completion, Drafted, Prediction, Request
 from tasks.logic.arms import reading_costs, self_consistency, soft, soft_requests
 from tasks.logic.asking import arm_requests, predictions, settled

@@ -13,7 +13,8 @@ from prefect import task
 
 from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
 from tasks.contracts.outcomes import Corpus, Findings, Report, Students
-from tasks.contracts.recipes import Profile, Track
+from tasks.contracts.readings import Track
+from tasks.contracts.recipes import Profile
 from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Score, Taught
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.examples import counterfactual_examples, sft_examples

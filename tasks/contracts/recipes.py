@@ -5,12 +5,9 @@ Nothing here has a default: a profile is complete, and a number has one home, in
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from tasks.contracts.rows import Arm
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -248,116 +245,3 @@ class Profile(_Section):
     name: str
     recipe: Recipe
     execution: Execution
-
-
-class Track(StrEnum):
-    """A fine-tuning variant; the names of the result table."""
-
-    TRACK_A = "track_a"
-    TRACK_A_MATCHED = "track_a_matched"
-    TRACK_B = "track_b"
-    FACTS_ONLY = "facts_only"
-    SHUFFLED_RATIONALE = "shuffled_rationale"
-
-
-class Chains(NamedTuple):
-    """How the chains of the sampled arms are drawn, for one question."""
-
-    samples: int
-    temperature: float
-
-
-class Examination(NamedTuple):
-    """How a model is asked on dev to choose its epoch."""
-
-    arm: str
-    max_new_tokens: int
-
-
-class Reading(NamedTuple):
-    """One model read on one split; `arms` says how many questions each arm reads, 0 = all. `chains` is None where no arm samples."""
-
-    model: str
-    split: str
-    arms: dict[str, int]
-    chains: Chains | None
-
-    @property
-    def asked(self) -> dict[str, int]:
-        """The arms that the student is asked under; the adaptive one only chooses between their answers."""
-        return {arm: size for arm, size in self.arms.items() if arm != Arm.ADAPTIVE}
-
-    @property
-    def adaptive(self) -> int | None:
-        """How many questions the adaptive arm answers, 0 = all; None where it is not asked for."""
-        return self.arms.get(Arm.ADAPTIVE)
-
-
-_OF_TRAINED = (Arm.DIRECT, Arm.REASONING, Arm.REWRITE, Arm.SELF_CONSISTENCY, Arm.SOFT, Arm.ADAPTIVE)
-SIDE_ARMS: dict[str, tuple[Arm, ...]] = {
-    "zero_shot": (Arm.DIRECT, Arm.REASONING),  # no sampled arms: untrained chains seldom end, so eight of each would cost more than all else
-    "track_b": _OF_TRAINED,
-    "aligned": _OF_TRAINED,
-}
-SAMPLED = (Arm.SELF_CONSISTENCY, Arm.SOFT)
-_PARTS = (Arm.DIRECT, Arm.REASONING)  # of the adaptive arm
-
-
-def headline_arms(grade: Grade) -> dict[str, str]:
-    """The arm that each model and control is judged by."""
-    heads = grade.headline
-    return {
-        "zero_shot": heads.zero_shot,
-        "track_a": heads.track_a,
-        "track_a_matched": heads.track_a,
-        "track_b": heads.track_b,
-        "aligned": heads.aligned,
-        "facts_only": heads.track_a,
-        "shuffled_rationale": heads.track_b,
-        "entity_prior": Arm.DIRECT,
-    }
-
-
-def exam_arm(headline: str) -> str:
-    """The arm under which epochs are examined: the headline itself, or the single chain of which a derived one takes several."""
-    return headline if headline in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE) else Arm.REASONING.value
-
-
-def readings(grade: Grade) -> list[Reading]:
-    """Every reading that a grade recipe asks for: on dev what thresholds are chosen on, then models in the order of the result table."""
-    heads = headline_arms(grade)
-    sizes = {"aligned": grade.aligned_questions}
-    controls = [name for name in ("facts_only", "shuffled_rationale") if name in grade.controls]
-    wanted: dict[tuple[str, str], dict[str, int]] = {
-        (model, grade.split): {heads[model]: sizes.get(model, 0)}
-        | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm in grade.side_arms and arm != heads[model]}
-        for model in ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned", *controls)
-    }
-    if "entity_disjoint" in grade.controls:
-        wanted |= {(model, "entity_disjoint"): {heads[model]: 0} for model in ("track_a", "track_b", "aligned")}
-    wanted = {place: _with_parts(arms) for place, arms in wanted.items()}
-    everything = {**_on_dev(wanted, grade), **wanted}
-    chains = Chains(grade.samples, grade.temperature)
-    return [Reading(model, split, arms, chains if set(SAMPLED) & arms.keys() else None) for (model, split), arms in everything.items()]
-
-
-def _with_parts(arms: dict[str, int]) -> dict[str, int]:
-    """With the arms that the adaptive one chooses between, on as many questions as it."""
-    return _joined(arms, {part.value: arms[Arm.ADAPTIVE] for part in _PARTS}) if Arm.ADAPTIVE in arms else arms
-
-
-def _on_dev(wanted: dict[tuple[str, str], dict[str, int]], grade: Grade) -> dict[tuple[str, str], dict[str, int]]:
-    """What must be read on dev to choose thresholds there; nothing where dev is graded, because then it is read anyway."""
-    needed: dict[tuple[str, str], dict[str, int]] = {}
-    for (model, split), arms in wanted.items() if grade.split != "dev" else ():
-        parts = {part.value: arms[Arm.ADAPTIVE] for part in _PARTS} if Arm.ADAPTIVE in arms else {}
-        if grade.calibrate and split == grade.split and Arm.DIRECT in arms:
-            parts[Arm.DIRECT.value] = 0
-        if parts:
-            needed[model, "dev"] = _joined(needed.get((model, "dev"), {}), parts)
-    return needed
-
-
-def _joined(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    """All arms of both, each on the larger number of questions; 0 is the largest, it means all."""
-    return {arm: 0 if 0 in (sizes := [each[arm] for each in (one, other) if arm in each]) else max(sizes) for arm in {**one, **other}}

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.contracts.recipes import Grade, headline_arms
+from tasks.contracts.readings import headline_arms
+from tasks.contracts.recipes import Grade
 from tasks.contracts.rows import Arm, Prediction, Question, Score, Verdict
 from tasks.logic.arms import calibrated
 from tasks.logic.calibration import calibration_error, matthews

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from tasks.contracts.recipes import Track
+from tasks.contracts.readings import Track
 from tasks.contracts.rows import Arm, Curated, Example, Taught
 from tasks.logic.balance import occurrences
 from tasks.logic.benchmarks import Benchmark

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.contracts.recipes import Recipe, Sft, readings
+from tasks.contracts.readings import readings
+from tasks.contracts.recipes import Recipe, Sft
 from tasks.contracts.rows import Arm
 from tasks.contracts.shapes import Shape
 

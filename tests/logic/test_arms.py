@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.profiles import load_profile
-from tasks.contracts.recipes import Chains, Grade, readings
+from tasks.contracts.readings import Chains, readings
+from tasks.contracts.recipes import Grade
 from tasks.contracts.rows import Arm, Completion, Prediction, Question
 from tasks.logic.arms import adaptive, adaptive_cost, calibrated, reading_costs, self_consistency, soft, soft_requests
 from tasks.logic.asking import exams, settled

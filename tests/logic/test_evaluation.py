@@ -3,7 +3,8 @@ from __future__ import annotations
 import math
 
 from tasks.contracts.profiles import load_profile
-from tasks.contracts.recipes import Grade, readings
+from tasks.contracts.readings import readings
+from tasks.contracts.recipes import Grade
 from tasks.contracts.rows import Arm
 from tasks.logic.asking import arm_requests, exams, predictions
 from tasks.logic.evaluation import baseline_predictions, grade_predictions, pool_comparisons, pooled_table

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts.recipes import Track
+from tasks.contracts.readings import Track
 from tasks.contracts.rows import Arm, Question, Taught
 from tasks.logic.answers import parse_verdict
 from tasks.logic.asking import arm_requests

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contracts.asks import Usage
-from tasks.contracts.recipes import Phase, Profile, headline_arms
+from tasks.contracts.readings import headline_arms
+from tasks.contracts.recipes import Phase, Profile
 from tasks.contracts.rows import Arm, Drafted, Prediction, Score
 from tasks.logic.balance import FilterStep
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
