@@ -27,22 +27,20 @@ class Fold(NamedTuple):
 
 
 def folds(asked: Iterable[str], known: Iterable[str]) -> list[Fold]:
-    """One fold where no question is both asked and known; else two halves, each decided by the other, so that no question sets its own threshold.
+    """Who is decided by whom: questions that are not known by all known ones, the others by the half of the known ones that they are not in.
 
-    The halves are every other question in the order of a hash of its id: not by chance, never empty. Raises DataError when nothing is left to choose on.
+    The halves are every other known question in the order of a hash of its id: not by chance, and no question sets its own threshold.
+    Raises DataError when nothing is left to choose on.
     """
     asked, known = frozenset(asked), frozenset(known)
-    if not asked & known:
-        halves = [(asked, known)]
-    else:
-        order = sorted(asked | known, key=lambda qid: hashlib.sha256(qid.encode("utf-8", "surrogatepass")).digest())
-        even, odd = frozenset(order[::2]), frozenset(order[1::2])
-        halves = [(asked & even, known & odd), (asked & odd, known & even)]
-    if any(some and not rest for some, rest in halves):
+    order = sorted(known, key=lambda qid: hashlib.sha256(qid.encode("utf-8", "surrogatepass")).digest())
+    even, odd = frozenset(order[::2]), frozenset(order[1::2])
+    parts = [Fold(asked - known, known), Fold(asked & even, odd), Fold(asked & odd, even)]
+    if any(part.asked and not part.known for part in parts):
         raise DataError(
             "there are no dev questions to choose a threshold on; read at least two of them, or turn recipe.grade.calibrate and the adaptive arm off"
         )
-    return [Fold(some, rest) for some, rest in halves if some]
+    return [part for part in parts if part.asked]
 
 
 def best_threshold(margins: Sequence[float], gold: Sequence[bool]) -> float:
