@@ -38,4 +38,4 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
         benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
     )  # fmt: skip
     await publish_scores(run, scores)
-    return Findings(predictions=predictions, scores=scores)
+    return Findings(predictions=predictions, scores=scores, attributed=None, judged=None)

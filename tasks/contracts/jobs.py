@@ -36,6 +36,7 @@ class Machine(_Spec):
     recompute: Literal["auto", "always", "never"]
     compile: Literal["auto", "always", "never"]
     generate_batch: int
+    report_to: tuple[str, ...]
 
 
 class ConvertStep(_Spec):

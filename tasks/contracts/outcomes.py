@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from tasks.contracts.artifacts import ModelRef, TableRef
-from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Question, Score, Taught
+from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
 
 
 class _Outcome(BaseModel):
@@ -30,10 +30,12 @@ class Students(_Outcome):
 
 
 class Findings(_Outcome):
-    """The evaluate flow's result. `predictions` by "<model>/<split>"."""
+    """The evaluate flow's result. `predictions` by "<model>/<split>"; `attributed` and `judged` are None where the recipe does not ask for them."""
 
     predictions: dict[str, TableRef[Prediction]]
     scores: TableRef[Score]
+    attributed: TableRef[TokenShare] | None
+    judged: TableRef[Judgement] | None
 
 
 class Report(_Outcome):

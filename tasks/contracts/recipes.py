@@ -171,6 +171,34 @@ class Grade(_Section):
     bootstrap: Positive
 
 
+class Ablate(_Section):
+    """What the draft is worth to the aligned model: its rewrite arm under changed drafts. No arms = not asked."""
+
+    arms: tuple[Literal["no_draft", "shuffled_draft", "neutral_draft", "draft_questions", "draft_verdict"], ...]
+    questions: Count  # of the graded split, 0 = all
+    shuffles: Positive  # how many derangements of the drafts, each with a seed of its own
+    matched: bool  # also align a twin on the same pairs without drafts, and read it without
+
+
+class Attribute(_Section):
+    """Integrated gradients of the verdict over the rewrite prompt, before and after preference training."""
+
+    questions: Count  # of the graded split; 0 = not asked
+    points: Positive  # on the path from baseline to input, at first
+    most_points: Positive  # where the attributions still do not add up
+    tolerance: Rate  # share of the change of the verdict's log-odds by which they may miss it
+
+
+class Judge(_Section):
+    """Who says whether the aligned model's clarifying questions are better than Track B's."""
+
+    kind: Literal["none", "openai", "simulated"]
+    model: Annotated[str, Field(min_length=1)]  # of another family than the teacher, or it favours its own
+    questions: Count  # of the graded split, 0 = all
+    max_tokens: Positive
+    labels: str | None  # JSONL of a person's verdicts on the same pairs, for kappa
+
+
 class Guards(_Section):
     """Guards that are switched off, in the open: the report names each."""
 
@@ -191,6 +219,9 @@ class Recipe(_Section):
     pair: PairRecipe
     align: Align
     grade: Grade
+    ablate: Ablate
+    attribute: Attribute
+    judge: Judge
     guards: Guards
 
 
@@ -228,6 +259,7 @@ class TrainExecution(_Section):
     recompute: Literal["auto", "always", "never"]  # whole layers again in the backward; auto = only where a row would not fit otherwise
     compile: Literal["auto", "always", "never"]  # fused kernels on a GPU; auto = when the run is long enough to repay half a minute
     generate_batch: Positive
+    report_to: tuple[Literal["trackio", "mlflow", "wandb"], ...]  # experiment trackers that training also tells its figures; install them yourself
 
 
 class Execution(_Section):

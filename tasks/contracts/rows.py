@@ -39,6 +39,11 @@ class Arm(StrEnum):
     SOFT = "soft"  # the mean, over such chains, of the probability of "yes" after each
     ADAPTIVE = "adaptive"  # direct where its margin is clear, else reasoning
     CALIBRATED = "calibrated"  # direct, its threshold chosen on dev
+    NO_DRAFT = "no_draft"  # rewrite without the draft
+    SHUFFLED_DRAFT = "shuffled_draft"  # rewrite of another question's draft; predictions number the shuffles: shuffled_draft_1, ...
+    NEUTRAL_DRAFT = "neutral_draft"  # rewrite of words that say nothing, as many as the draft has
+    DRAFT_QUESTIONS = "draft_questions"  # rewrite of the draft's clarifying questions alone
+    DRAFT_VERDICT = "draft_verdict"  # rewrite of the draft's verdict alone
     COUNTERFACTUAL = "counterfactual"  # an argument for the other verdict, read and not learned; only training shows it
     FACTS = "facts"  # a fact as plain text; only the facts-only control trains it
 
@@ -204,3 +209,45 @@ class Score:
     unparsed: int
     balanced_accuracy: float
     majority_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributed:
+    """Integrated gradients of one verdict: log P(yes) - log P(no) after the model's own chain, signed so that the answer that it gave counts positive."""
+
+    qid: str
+    model: str
+    draft: str  # own | shuffled: whose draft stood in the prompt
+    said: str  # yes | no
+    change: float  # of that figure from baseline to input, in nats
+    error: float  # |sum of attributions - change| / max(|change|, 0.5)
+    points: int  # gradients taken on the path
+    complete: bool  # error within the tolerance; others are excluded and counted
+    masked: float  # fall of the figure when the draft alone is replaced by its baseline, in nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenShare:
+    """One token of an attributed text, in order of `place`."""
+
+    qid: str
+    model: str
+    draft: str
+    place: int
+    token: str
+    role: str  # question | draft_questions | draft_verdict | draft_other | chain | template: kept at its own value, so its attribution is 0
+    attribution: float  # nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A blinded comparison of two sets of clarifying questions for one question, asked in both orders. Winners: new | old | tie | unparsed."""
+
+    qid: str
+    question: str
+    new: tuple[str, ...]  # the aligned model's clarifying questions
+    old: tuple[str, ...]  # Track B's
+    first: str  # winner when `new` was shown first
+    second: str  # winner when `old` was shown first
+    winner: str  # the same winner in both orders, else tie
+    judge: str  # model name as the endpoint reported it

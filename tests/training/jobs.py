@@ -11,7 +11,7 @@ from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, 
 from tasks.contracts.recipes import Align, Lora, Phase, Sft
 from tasks.contracts.rows import Exam, Example, Pair, Request
 
-MACHINE = Machine(device="cpu", processes=1, batch_tokens=160, gpu_memory_gib=None, recompute="auto", compile="auto", generate_batch=4)
+MACHINE = Machine(device="cpu", processes=1, batch_tokens=160, gpu_memory_gib=None, recompute="auto", compile="auto", generate_batch=4, report_to=())
 PLAIN = Phase(epochs=1, beta=0.1, cal="none", dr="none", drop_quantile=0.0)
 
 
