@@ -136,6 +136,7 @@ def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bund
         recompute="auto",
         compile="auto",
         generate_batch=job.prompts_at_once,
+        report_to=(),
     )
     return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles, dropout=not job.reading.startswith("dpo"))
 
