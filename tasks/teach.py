@@ -5,36 +5,19 @@ Questions go in shards, one Prefect task each; all shards of a process ask throu
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_URL
 
 from tasks.contracts.artifacts import TableRef
-from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import Stopped, TeacherUnavailable
 from tasks.contracts.recipes import Teacher
-from tasks.contracts.rows import Drafted, Outcome, Taught
-from tasks.gateways.batch_caller import BatchCaller
-from tasks.gateways.caller import Caller
-from tasks.gateways.kinds import open_teacher, price_for, settings_of
-from tasks.gateways.ledger import Ledger
-from tasks.gateways.limits import Limiter
-from tasks.gateways.openai_teacher import OpenAITeacher
-from tasks.gateways.teacher import Teacher as Replier
+from tasks.contracts.rows import Drafted, Taught
+from tasks.desk import ask_in_shards, desk, refuse_gaps
+from tasks.gateways.kinds import open_teacher
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.teaching import asks_for, check_asks, checked_rows, disagreements, further_asks, reply_counts, shards, talk_of, taught_rows
-from tasks.pace import shared_pace
+from tasks.logic.teaching import asks_for, check_asks, checked_rows, disagreements, further_asks, reply_counts, talk_of, taught_rows
 from tasks.stage import Table, Work, table_stage
-
-CallerFor = Callable[[Callable[[str], str | None]], Caller | BatchCaller]  # by what says why a whole reply cannot be used
-SHARDS_AT_ONCE = 4  # so that the last slow replies of one shard do not hold up the pace
 
 
 @table_stage("teach", version=3, run_name="teach")
@@ -57,17 +40,20 @@ async def teach(
     talk = talk_of(recipe, benchmark=get_benchmark(benchmark))
     rows = work.root.read(drafted, Drafted)
     pace = work.execution.teacher
-    async with open_teacher(recipe, recordings=recordings, pace=pace, seed=seed) as teacher, _desk(work, recipe, teacher) as caller_for:
+    async with (
+        open_teacher(recipe, recordings=recordings, pace=pace, seed=seed) as teacher,
+        desk(work, recipe=recipe, teacher=teacher, pace=pace) as caller_for,
+    ):
         caller = caller_for(talk.problem)
-        answers, usage = await _ask(work, asks_for(rows, talk=talk, samples=range(recipe.samples), hint=False), caller, "ask")
-        _refuse_gaps(answers, allowed=pace.max_failed_share)
+        answers, usage = await ask_in_shards(work, asks_for(rows, talk=talk, samples=range(recipe.samples), hint=False), caller, "ask")
+        refuse_gaps(answers, allowed=pace.max_failed_share)
         taught = taught_rows(rows, answers, talk=talk)
         wrong, hints = disagreements(rows, taught), rationalise and teacher.can_take_hints
         asks = further_asks(wrong, talk=talk, samples=recipe.samples, resamples=resamples, rationalise=hints)
-        more, spent = await _ask(work, asks, caller, "ask again with the facts" if hints else "ask again")
+        more, spent = await ask_in_shards(work, asks, caller, "ask again with the facts" if hints else "ask again")
         answers, usage, taught = answers + more, usage + spent, taught + taught_rows(rows, more, talk=talk)
         checker = caller_for(lambda _: None)  # a check that finds nothing to follow is an answer too
-        checks, spent = await _ask(work, check_asks(taught, talk=talk, seed=seed) if validate else [], checker, "check the reasoning")
+        checks, spent = await ask_in_shards(work, check_asks(taught, talk=talk, seed=seed) if validate else [], checker, "check the reasoning")
         damaged = sorted(caller.mended | checker.mended)
     if checks:
         taught, usage = checked_rows(taught, checks, talk=talk), usage + spent
@@ -75,78 +61,3 @@ async def teach(
         get_run_logger().warning("%d replies in the ledger failed their checksum and were bought again", len(damaged))
     summary = {"usage": asdict(usage), "damaged": damaged, **reply_counts(taught, samples=recipe.samples)}
     return Table(taught, Taught, summary, partial=not all(answer.final for answer in (*answers, *checks)))
-
-
-def _refuse_gaps(answers: Sequence[Answer], *, allowed: float) -> None:
-    """Raise TeacherUnavailable when too many questions got no reply: before anything more is bought."""
-    unanswered = sum(answer.outcome == Outcome.FAILED and not answer.final for answer in answers)
-    if unanswered > allowed * len(answers):
-        raise TeacherUnavailable(
-            f"{unanswered} of {len(answers)} questions got no reply, more than execution.teacher.max_failed_share = {allowed:g}; "
-            "the others are in the ledger, so run again: only these are asked then"
-        )
-
-
-@asynccontextmanager
-async def _desk(work: Work, recipe: Teacher, teacher: Replier) -> AsyncIterator[CallerFor]:
-    """Makes a caller for all shards of one kind of ask; all of them go through one ledger, at this process's share of the limits."""
-    pace = work.execution.teacher
-    limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
-    price = price_for(teacher, recipe=recipe, pace=pace)
-    async with AsyncExitStack() as stack:
-        ledger = stack.enter_context(Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd))
-
-        def caller_for(judge: Callable[[str], str | None]) -> Caller | BatchCaller:
-            caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)
-            if pace.mode == "online":
-                return caller
-            assert isinstance(teacher, OpenAITeacher), "load_profile refuses other kinds"
-            return BatchCaller(caller=caller, teacher=teacher, poll_seconds=pace.poll_seconds)
-
-        if recipe.kind == "openai" and pace.mode == "online" and PREFECT_API_URL.value():  # a server of this process's own counts nobody else
-            await stack.enter_async_context(shared_pace(limiter, name=f"socratune-teacher-{recipe.model}"))
-        yield caller_for
-
-
-async def _ask(work: Work, asks: Sequence[Ask], caller: Caller | BatchCaller, what: str) -> tuple[list[Answer], Usage]:
-    """Ask in shards, a Prefect task each; a batch is one shard, because the provider spreads it."""
-    size = len(asks) if isinstance(caller, BatchCaller) else work.execution.teacher.shard
-    pieces = shards(len(asks), size=size) if asks else []
-    places = asyncio.Semaphore(SHARDS_AT_ONCE)
-    meter = Meter(total=len(asks))
-
-    async def shard(first: int, end: int) -> tuple[list[Answer], Usage]:
-        async def ask_shard() -> tuple[list[Answer], Usage]:
-            return await caller.ask(asks[first:end], progress=lambda done, _, usage: work.progress(*meter.read(first, done, usage, what)))
-
-        async with places:
-            run = task(name="ask", task_run_name=f"{what} {first + 1} to {end}", cache_policy=NO_CACHE, persist_result=False)
-            return await run(ask_shard)()
-
-    # Every shard is waited for, also after an error or a cancellation: what is on the wire is paid and must find the ledger open.
-    done = await asyncio.gather(*(shard(first, end) for first, end in pieces), return_exceptions=True)
-    faults = [each for each in done if isinstance(each, BaseException)]
-    if faults:
-        raise next((fault for fault in faults if not isinstance(fault, Stopped)), faults[0])
-    finished = [each for each in done if not isinstance(each, BaseException)]
-    return [answer for answers, _ in finished for answer in answers], sum((usage for _, usage in finished), Usage())
-
-
-@dataclass
-class Meter:
-    """How far all shards are together, and what the rest may cost at the price of what was bought so far."""
-
-    total: int
-    done: int = 0
-    usage: Usage = field(default_factory=Usage)
-    _shards: dict[int, tuple[int, Usage]] = field(default_factory=dict)
-
-    def read(self, first: int, done: int, usage: Usage, what: str) -> tuple[int, int, str]:
-        """Take in a shard's newest figures; returns what to show: done, total and a note."""
-        before, spent = self._shards.get(first, (0, Usage()))
-        self._shards[first] = (done, usage)
-        self.done += done - before
-        self.usage += Usage(calls=usage.calls - spent.calls, usd=usage.usd - spent.usd)
-        calls, usd = self.usage.calls, self.usage.usd
-        cost = f", ${usd:.2f} so far, about ${usd + usd / calls * (self.total - self.done):.2f} in all" if usd else ""
-        return self.done, self.total, f"{what}: {calls} bought{cost}"

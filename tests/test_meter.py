@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.contracts.asks import Usage
-from tasks.teach import Meter
+from tasks.desk import Meter
 
 
 def test_progress_shows_what_was_spent_and_what_the_rest_may_cost_at_that_price() -> None:

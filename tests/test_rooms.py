@@ -14,7 +14,7 @@ NETWORK = {"openai", "httpx", "requests", "urllib", "socket", "aiohttp", "starle
 TORCH = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "safetensors"}
 IMPURE = {"os", "io", "pathlib", "shutil", "subprocess", "tempfile", "glob", "time", "datetime", "threading", "asyncio"}
 INSIDE = {"tasks", "flows"}
-BETWEEN = {"tasks.stage", "tasks.pace", "tasks.foresee", "tasks.watch"}  # what skins share and Prefect must know of
+BETWEEN = {"tasks.stage", "tasks.pace", "tasks.foresee", "tasks.watch", "tasks.desk"}  # what skins share and Prefect must know of
 
 ROOMS: dict[str, tuple[str, set[str], set[str]]] = {
     # room: (files, outside packages it may never import, rooms of ours that it may import)
