@@ -10,6 +10,7 @@ from flows.train import train
 from tasks.adapt import adapt
 from tasks.contracts.outcomes import Corpus, Findings, Students
 from tasks.grade import grade
+from tasks.judge import judge
 from tasks.predict import predict
 from tasks.publish import publish_scores
 
@@ -37,5 +38,11 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
         run, predictions=predictions, train=corpus.questions["train"], graded=corpus.questions[recipe.grade.split],
         benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
     )  # fmt: skip
+    judged = None
+    if (arm := plan.judged_arm) is not None:
+        judged = await judge(
+            run, new=predictions[f"aligned/{recipe.grade.split}"], old=predictions[f"track_b/{recipe.grade.split}"], arm=arm, benchmark=recipe.benchmark,
+            recipe=recipe.judge, labels=plan.labels, teacher=recipe.teacher.model, resamples=recipe.grade.bootstrap, seed=recipe.seed,
+        )  # fmt: skip
     await publish_scores(run, scores)
-    return Findings(predictions=predictions, scores=scores, attributed=None, judged=None)
+    return Findings(predictions=predictions, scores=scores, attributed=None, judged=judged)

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.profiles import load_profile
-from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, readings
+from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, judged_arm, readings
 from tasks.contracts.recipes import Profile, Recipe
+from tasks.contracts.rows import Arm
 from tasks.estimate import check_teacher
 from tasks.stage import Context
 
@@ -68,6 +69,16 @@ class Plan:
     def validate(self) -> bool:
         """Whether the teacher checks the reasoning of its replies."""
         return self.recipe.curate.validate_with == "teacher"
+
+    @property
+    def judged_arm(self) -> Arm | None:
+        """The arm whose clarifying questions a judge compares; None where nobody is asked to."""
+        return judged_arm(self.recipe.grade) if self.recipe.judge.kind != "none" else None
+
+    @property
+    def labels(self) -> Path | None:
+        """A person's winners of judged pairs, by content."""
+        return Path(self.recipe.judge.labels) if self.recipe.judge.labels else None
 
     def folder_of(self, model: str) -> Path | None:
         """The folder that a model's name means, None for the built-in student and for hub ids."""

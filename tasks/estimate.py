@@ -20,25 +20,31 @@ from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Drafted, Outcome, Question
 from tasks.foresee import foreseen
 from tasks.gateways.hub import read_questions_file
-from tasks.gateways.kinds import open_teacher, price_for, settings_of
+from tasks.gateways.kinds import judge_pace, open_teacher, price_for, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.teacher import Reply, first_request
 from tasks.gateways.tokens import estimated_tokens, how_counted
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.estimate import CHECK_LENGTH, Known, estimate
+from tasks.logic.judging import as_teacher
 from tasks.logic.selection import chosen
 from tasks.logic.teaching import Talk, agrees, asks_for, check_ask, check_asks, further_asks, talk_of, taught_rows, undrafted
 from tasks.stage import Context
 
 
 def check_teacher(profile: Profile) -> None:
-    """Raise ProfileError when no price is known for a paid model: told before a student drafts."""
-    recipe, pace = profile.recipe.teacher, profile.execution.teacher
-    if recipe.kind == "openai":
+    """Raise ProfileError when no price is known for a paid teacher or judge: told before a student drafts."""
+    pace, judge = profile.execution.teacher, profile.recipe.judge
+    asked = {"teacher": (profile.recipe.teacher, pace), "judge": (as_teacher(judge), judge_pace(pace, model=judge.model))}
+    faults = []
+    for name, (recipe, own) in asked.items():
         try:
-            price_for(open_teacher(recipe, recordings=(), pace=pace, seed=0), recipe=recipe, pace=pace)
+            if getattr(profile.recipe, name).kind == "openai":
+                price_for(open_teacher(recipe, recordings=(), pace=own, seed=0), recipe=recipe, pace=own)
         except TeacherRefused as error:
-            raise ProfileError(profile.name, [f"recipe.teacher.model: {error}"]) from error
+            faults.append(f"recipe.{name}.model: {error}")
+    if faults:
+        raise ProfileError(profile.name, faults)
 
 
 async def tell_cost(

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.contracts.failures import ProfileError
+from tasks.contracts.readings import judged_arm
 from tasks.contracts.recipes import Profile, Recipe, Teacher
 
 
@@ -100,6 +101,7 @@ def _contradictions(profile: Profile) -> list[str]:
     faults += _asking_faults(recipe)
     faults += _sample_faults(recipe)
     faults += _sft_faults(recipe)
+    faults += _judge_faults(recipe)
     faults += [
         f"{name}.select_questions {asked} is more than recipe.sample.dev {recipe.sample.dev}"
         for name, asked in (("recipe.sft", recipe.sft.select_questions), ("recipe.align", recipe.align.select_questions))
@@ -131,6 +133,22 @@ def _teacher_faults(teacher: Teacher, *, mode: str) -> list[str]:
     faults += [f"recipe.teacher.recordings: no such file {name}" for name in teacher.recordings if not Path(name).is_file()]
     if teacher.kind == "simulated" and (teacher.error_rate is None or teacher.no_bias is None):
         faults.append("recipe.teacher: a simulated teacher needs error_rate and no_bias")
+    return faults
+
+
+def _judge_faults(recipe: Recipe) -> list[str]:
+    judge = recipe.judge
+    if judge.kind == "none":
+        return []
+    faults = []
+    if judge.kind == "simulated" and not judge.model.startswith("simulated"):
+        faults.append(f"recipe.judge.model: a simulated judge answers on this machine and must not pass for {judge.model}; call it simulated-judge")
+    if judged_arm(recipe.grade) is None:
+        faults.append(
+            "recipe.judge.kind: Track B and the aligned model share no arm that asks questions; add reasoning to recipe.grade.side_arms, or set it to none"
+        )
+    if judge.labels is not None and not Path(judge.labels).is_file():
+        faults.append(f"recipe.judge.labels: no such file {judge.labels}")
     return faults
 
 

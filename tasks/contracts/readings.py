@@ -100,6 +100,12 @@ def readings(grade: Grade) -> list[Reading]:
     return [Reading(model, split, arms, chains if set(SAMPLED) & arms.keys() else None) for (model, split), arms in everything.items()]
 
 
+def judged_arm(grade: Grade) -> Arm | None:
+    """The arm whose clarifying questions a judge compares: the first of reasoning and rewrite that Track B and the aligned model are both read under."""
+    arms = {each.model: each.asked for each in readings(grade) if each.split == grade.split}
+    return next((arm for arm in (Arm.REASONING, Arm.REWRITE) if arm in arms["track_b"] and arm in arms["aligned"]), None)
+
+
 def _with_parts(arms: dict[str, int]) -> dict[str, int]:
     """With the arms that the adaptive one chooses between, on as many questions as it."""
     return _joined(arms, {part.value: arms[Arm.ADAPTIVE] for part in _PARTS}) if Arm.ADAPTIVE in arms else arms

@@ -9,7 +9,7 @@ from tasks.contracts.recipes import Teacher as TeacherRecipe
 from tasks.contracts.recipes import TeacherExecution
 from tasks.gateways.caller import price_of
 from tasks.gateways.openai_teacher import OpenAITeacher
-from tasks.gateways.prices import Price, given_price
+from tasks.gateways.prices import Price, given_price, published_price
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedTeacher
 from tasks.gateways.teacher import Settings, Teacher
@@ -25,6 +25,11 @@ def price_for(teacher: Teacher, *, recipe: TeacherRecipe, pace: TeacherExecution
     given = given_price(pace.price) if pace.price and recipe.kind == "openai" else None
     price = price_of(teacher, model=recipe.model, given=given)
     return price.in_batch() if pace.mode == "batch" else price
+
+
+def judge_pace(pace: TeacherExecution, *, model: str) -> TeacherExecution:
+    """How a judge may be asked: as the teacher, but the profile's own price, which is the teacher's, is only for a model without a published one."""
+    return pace if published_price(model) is None else pace.model_copy(update={"price": None})
 
 
 def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], pace: TeacherExecution, seed: int) -> Teacher:

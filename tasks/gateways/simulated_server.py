@@ -28,6 +28,7 @@ from starlette.routing import Route
 from tasks.contracts.rows import Question
 from tasks.gateways.simulated_batches import Batches
 from tasks.gateways.simulated_faults import NO_CREDIT, UNUSABLE, USABLE, Fault, Mix, Shape, completion, encoded, error_body, small_hash, tokens_of
+from tasks.gateways.simulated_judge import POSITION_BIAS, ruling
 from tasks.gateways.simulated_knowledge import ECHO, UNKNOWN, Knowledge, Said
 from tasks.gateways.simulated_limits import Window, retry_headers
 from tasks.gateways.simulated_wire import HANG_UPS, hang_up, runner
@@ -65,6 +66,7 @@ class SimulatedServer:
     tokens_per_minute: int | None = None
     count_max_tokens: bool = False
     credit: int | None = None
+    position_bias: float = POSITION_BIAS  # of a judge: share of comparisons that the order alone decides
     echo: bool = False  # the same fixed reply to whatever is asked
     batch_polls: int = 1  # retrievals that find a batch in progress
     batch_expires_after: float | None = None  # share of a batch's lines answered when it expires
@@ -101,7 +103,7 @@ class SimulatedServer:
 
     def says(self, body: dict[str, Any]) -> Said | None:
         """The reply to a request body, None where it has none."""
-        return ECHO if self.echo else self.knowledge.says(body)
+        return ECHO if self.echo else ruling(body, seed=self.seed, position_bias=self.position_bias) or self.knowledge.says(body)
 
     def attempt(self, body: dict[str, Any]) -> Attempt:
         """Count an attempt at a body and draw its fault."""

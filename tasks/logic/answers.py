@@ -22,6 +22,7 @@ _STANDALONE = re.compile(
     rf"(?<!\bnot )(?<![\w'’-])(?:(yes)|(no)(?!\.?\s*\d)(?=\W*(?:$|[^\w\s'’-]|\n|(?:{_CLAUSE})\b)|\s+-+\s))(?![\w'’]|-\w)",
     re.IGNORECASE,
 )
+_FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -33,6 +34,11 @@ def turn(text: str) -> str:
 def own_text(text: str) -> str:
     """What the model itself said: its turn, up to a new `Question:` line that it asks itself."""
     return _NEW_QUESTION.split(turn(text), maxsplit=1)[0]
+
+
+def unfenced(text: str) -> str:
+    """`text` stripped, and without the code fence that some models put round a JSON object."""
+    return _FENCE.sub(r"\1", text).strip()
 
 
 def sentences(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from tasks.contracts.rows import Arm, Drafted, Question, Verdict
 from tasks.logic import answers
-from tasks.logic.benchmarks import pocketqa, strategyqa, teacher_talk, yes_no
+from tasks.logic.benchmarks import judge_talk, pocketqa, strategyqa, teacher_talk, yes_no
 from tasks.logic.sampling import Sampled
 
 
@@ -24,6 +24,7 @@ class Benchmark(Protocol):
     yes_choices: tuple[str, ...]
     no_choices: tuple[str, ...]
     check_schema: Mapping[str, object]
+    judge_schema: Mapping[str, object]
 
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
         """`n` questions (0 = all) of `split`; `rows` and `named_split` are for benchmarks in a file, `kinds` for those that have kinds (None = all)."""
@@ -85,6 +86,18 @@ class Benchmark(Protocol):
     def standalone(self, *, answered: Sequence[str], reasoning: str) -> str:
         """Reasoning that needs no questions before it, without a verdict."""
 
+    def blinded(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """Clarifying questions as a judge may see them: without answers and verdicts."""
+
+    def judge_messages(self, question: str, *, first: Sequence[str], second: Sequence[str], as_json: bool) -> tuple[dict[str, str], ...]:
+        """Chat messages that compare two blinded sets of clarifying questions; `as_json` asks for an object of `judge_schema`."""
+
+    def judge_instructions(self, *, as_json: bool) -> str:
+        """The part of these messages that is the same for every pair."""
+
+    def parse_preference(self, text: str) -> judge_talk.Preferred:
+        """Which set a judge preferred, UNPARSED where its reply names none."""
+
     def template_rationale(self, question: Question) -> yes_no.Rationale:
         """A rationale out of gold facts, where no teacher answers."""
 
@@ -104,6 +117,7 @@ class _YesNo:
     yes_choices: tuple[str, ...] = yes_no.YES_CHOICES
     no_choices: tuple[str, ...] = yes_no.NO_CHOICES
     check_schema: Mapping[str, object] = teacher_talk.CHECK_SCHEMA
+    judge_schema: Mapping[str, object] = judge_talk.JUDGE_SCHEMA
     draft_prompt = staticmethod(yes_no.draft_prompt)
     parse_draft = staticmethod(yes_no.parse_draft)
     given_prompt = staticmethod(yes_no.given_prompt)
@@ -116,6 +130,10 @@ class _YesNo:
     check_messages = staticmethod(teacher_talk.check_messages)
     parse_check = staticmethod(teacher_talk.parse_check)
     standalone = staticmethod(teacher_talk.standalone)
+    blinded = staticmethod(judge_talk.blinded)
+    judge_messages = staticmethod(judge_talk.judge_messages)
+    judge_instructions = staticmethod(judge_talk.judge_instructions)
+    parse_preference = staticmethod(judge_talk.parse_preference)
     completion = staticmethod(yes_no.skeleton)
 
     def prompt(self, arm: Arm, question: Drafted) -> str:

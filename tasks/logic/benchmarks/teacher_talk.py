@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Drafted, Question, Verdict
-from tasks.logic.answers import own_text, parse_verdict, sentences, turn
+from tasks.logic.answers import own_text, parse_verdict, sentences, turn, unfenced
 from tasks.logic.benchmarks.yes_no import Rationale, word
 
 HINT_MARK = "What is known:"  # begins the part of a message that gives the gold facts away
@@ -43,16 +43,16 @@ _SYSTEM_CHECK = f"""{_CHECK} Reply in exactly this form and say nothing else:
 **[YES]**, **[NO]** or **[OPEN]**"""
 
 
-def _object(properties: Mapping[str, object]) -> dict[str, object]:
+def strict_object(properties: Mapping[str, object]) -> dict[str, object]:
     """A strict schema whose keys are to be written in this order: the verdict comes last."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-_EXCHANGE_SCHEMA = _object({"question": {"type": "string"}, "answer": {"type": "string"}})
+_EXCHANGE_SCHEMA = strict_object({"question": {"type": "string"}, "answer": {"type": "string"}})
 _REASONED = {"reasoning": {"type": "string"}, "verdict": {"type": "string", "enum": ["yes", "no"]}}
-REPLY_SCHEMA = _object({"questions": {"type": "array", "items": _EXCHANGE_SCHEMA}, **_REASONED})
-ALONE_SCHEMA = _object(_REASONED)
-CHECK_SCHEMA = _object({"verdict": {"type": "string", "enum": ["yes", "no", "open"]}})
+REPLY_SCHEMA = strict_object({"questions": {"type": "array", "items": _EXCHANGE_SCHEMA}, **_REASONED})
+ALONE_SCHEMA = strict_object(_REASONED)
+CHECK_SCHEMA = strict_object({"verdict": {"type": "string", "enum": ["yes", "no", "open"]}})
 _SYSTEM_SCHEMA = f"{_TASK} Reply with one JSON object: questions (each with its answer), reasoning, verdict."
 _SYSTEM_ALONE_SCHEMA = f"{ALONE} Reply with one JSON object: reasoning, verdict."
 _SYSTEMS = {  # by ask, as_json
@@ -63,7 +63,6 @@ _SYSTEMS = {  # by ask, as_json
 }
 _SYSTEM_CHECK_SCHEMA = f"{_CHECK} Reply with one JSON object: verdict, which is yes, no or open."
 
-_FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL)
 _SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
 _EXCHANGE = re.compile(r"^[\s*-]*Q\d*[.:)]\s*[*_]*\s*(.+?)\s*$\s*^[\s*-]*A\d*[.:)]\s*[*_]*\s*(.+?)\s*$", re.MULTILINE)
 _SUBQUESTION = re.compile(r"^\s*Q\d+[.:)]\s*(.+?)\s*$", re.MULTILINE)
@@ -126,7 +125,7 @@ def parse_teacher_reply(text: str, *, ask: bool = True) -> TeacherReply:
     The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
     has no more to say than its answers, those are the reasoning. Without `ask` a reply has no questions: what answered any opens the reasoning.
     """
-    bare = _FENCE.sub(r"\1", text).strip()
+    bare = unfenced(text)
     reply = _from_json(bare, ask=ask) if bare.startswith("{") else _from_text(own_text(text))
     if ask:
         return reply
@@ -136,7 +135,7 @@ def parse_teacher_reply(text: str, *, ask: bool = True) -> TeacherReply:
 
 def parse_check(text: str) -> Verdict:
     """The verdict that follows from what was checked; UNPARSED where none does, or nothing can be read."""
-    bare = _FENCE.sub(r"\1", text).strip()
+    bare = unfenced(text)
     if not bare.startswith("{"):
         said = own_text(text)
         return _reply_verdict(_sections(said).get(_ASSESSMENT, said))
@@ -211,7 +210,7 @@ def template_rationale(question: Question) -> Rationale:
     homes: dict[int, list[str]] = {}
     loose = []
     for fact in question.facts:
-        score, index = max(((len(_content(fact) & _content(step)), -index) for index, step in enumerate(steps)), default=(0, 0))
+        score, index = max(((len(content_words(fact) & content_words(step)), -index) for index, step in enumerate(steps)), default=(0, 0))
         homes.setdefault(-index, []).append(_sentence(fact)) if score else loose.append(_sentence(fact))
     kept = sorted(homes)
     asked, answered = tuple(steps[index] for index in kept), tuple(" ".join(homes[index]) for index in kept)
@@ -264,7 +263,8 @@ def without_verdict(prose: str) -> str:
     return " ".join(kept)
 
 
-def _content(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
+    """The words of `text` that say something, in lower case."""
     return {token for token in re.findall(r"\w+", text.casefold()) if token not in _STOP}
 
 
