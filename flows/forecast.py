@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.evaluate import evaluate
-from flows.plan import open_plan
+from flows.plan import Plan, open_plan
 from flows.teach import teach
 from flows.train import train
 from tasks.contracts.asks import Estimate
 from tasks.contracts.failures import NotYet
+from tasks.contracts.readings import judged_sizes
 from tasks.estimate import free_bytes
 from tasks.foresee import Foreseen, foresee
 from tasks.outlook import CardOutlook, outlook
@@ -42,6 +43,7 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
     asked = ("teach", True) in {(label, stored) for label, stored, _ in ahead.stages}
     cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
+    cost += _judging(plan, ahead)
     cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
     return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
 
@@ -67,6 +69,18 @@ def _cards(cards: list[CardOutlook] | None, *, student: str) -> list[RenderableT
 
 def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min" if hours >= 1 / 60 else "under a minute"
+
+
+def _judging(plan: Plan, ahead: Foreseen) -> list[RenderableType]:
+    """At most how many calls the judge takes: two a pair; equal sets of questions, and those that the ledger holds, take none."""
+    if plan.judged_arm is None:
+        return []
+    if ("judge", True) in {(label, stored) for label, stored, _ in ahead.stages}:
+        return [Text("The judge: everything is asked and stored.")]
+    split = plan.recipe.grade.split
+    limits = [size for size in (plan.recipe.judge.questions, *judged_sizes(plan.recipe.grade), plan.splits[split]) if size]
+    calls = f"at most {2 * min(limits):,} calls" if limits else f"at most two calls a question of {split}"
+    return [Text(f"The judge ({plan.recipe.judge.model}): {calls}, for both orders of each pair; not in the table above.")]
 
 
 def _cost(estimate: Estimate | None, *, kind: str) -> list[RenderableType]:

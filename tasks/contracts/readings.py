@@ -102,8 +102,17 @@ def readings(grade: Grade) -> list[Reading]:
 
 def judged_arm(grade: Grade) -> Arm | None:
     """The arm whose clarifying questions a judge compares: the first of reasoning and rewrite that Track B and the aligned model are both read under."""
-    arms = {each.model: each.asked for each in readings(grade) if each.split == grade.split}
-    return next((arm for arm in (Arm.REASONING, Arm.REWRITE) if arm in arms["track_b"] and arm in arms["aligned"]), None)
+    return next((arm for arm in (Arm.REASONING, Arm.REWRITE) if all(arm in arms for arms in _both_judged(grade))), None)
+
+
+def judged_sizes(grade: Grade) -> list[int]:
+    """How many questions each of the two is read on under that arm, 0 = all. Raises KeyError where there is no such arm."""
+    arm = judged_arm(grade)
+    return [arms[str(arm)] for arms in _both_judged(grade)]
+
+
+def _both_judged(grade: Grade) -> list[dict[str, int]]:
+    return [each.asked for each in readings(grade) if each.split == grade.split and each.model in ("track_b", "aligned")]
 
 
 def _with_parts(arms: dict[str, int]) -> dict[str, int]:

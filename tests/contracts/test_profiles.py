@@ -104,6 +104,12 @@ def test_all_faults_are_told_at_once() -> None:
         ({"recipe.teacher.select": "uncertain", "recipe.teacher.select_share": 0.0}, "0 asks about nothing"),
         ({"recipe.curate.disagreement": "resample"}, "needs at least 1"),
         ({"recipe.teacher.kind": "recorded", "recipe.curate.validate_with": "teacher"}, "cannot be asked to check reasoning"),
+        ({"recipe.judge.kind": "simulated"}, "must not pass for gpt-4o; call it simulated-judge"),
+        ({"recipe.judge.kind": "openai", "recipe.judge.labels": "nowhere.jsonl"}, "recipe.judge.labels: no such file nowhere.jsonl"),
+        (
+            {"recipe.judge.kind": "openai", "recipe.grade.headline": {"zero_shot": "direct", "track_a": "direct", "track_b": "direct", "aligned": "rewrite"}},
+            "share no arm that asks questions",
+        ),
     ],
 )
 def test_contradictions_are_explained(overrides: dict[str, Any], words: str) -> None:
