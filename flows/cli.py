@@ -1,10 +1,11 @@
-"""The command line: `socratune run PROFILE`, `plan PROFILE`, `audit PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`, `ledger ...`."""
+"""The command line: `socratune run PROFILE`, `plan PROFILE`, `audit PROFILE`, `ask PROFILE QUESTION`, `fetch PROFILE`, `show RUN`, `pool RUN...`, and more."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +97,30 @@ def audit(
         console.print(audit_tables(asyncio.run(audit_data(profile, parse_changes(changes or [])))))
     except SocratuneError as error:
         _stop(error)
+
+
+@app.command()
+def ask(
+    profile: Annotated[str, typer.Argument(help="A profile that was run: its aligned student answers")],
+    question: Annotated[str, typer.Argument(help="Anything that yes or no can answer")],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for the run whose student is asked")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Ask the aligned student a question of your own: its draft, its questions, its answers and its verdict. Trains nothing and asks no teacher.
+
+    Example: socratune ask demo "Could Julius Caesar have used a telephone?"
+    """
+    _quiet_prefect(verbose=False)
+    from flows.ask import ask_profile, shown_consultation
+
+    try:
+        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), question, console=console))
+    except SocratuneError as error:
+        _stop(error)
+    if as_json:
+        typer.echo(json.dumps(asdict(answered)))
+    else:
+        Console().print(shown_consultation(answered))
 
 
 @app.command()

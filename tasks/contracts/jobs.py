@@ -113,7 +113,25 @@ class AlignStep(_Spec):
     out: str
 
 
-Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | AlignStep, Field(discriminator="kind")]
+class ConsultStep(_Spec):
+    """Answer one question of a person's own, greedily: the drafter's draft, then `arms` and the direct arm of the student. Writes Parquet of Completion."""
+
+    kind: Literal["consult"] = "consult"
+    name: str
+    drafter: Weights
+    weights: Weights  # with the adapter; loaded once where the rest is the drafter's
+    benchmark: str  # whose wording is used
+    question: str
+    arms: tuple[str, ...]
+    draft_max_new_tokens: int
+    max_new_tokens: int
+    allow: tuple[str, ...]
+    seed: int
+    machine: Machine
+    out: str
+
+
+Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | AlignStep | ConsultStep, Field(discriminator="kind")]
 
 
 class Job(_Spec):

@@ -1,0 +1,93 @@
+"""One question of a person's own: what the student is asked about it, and its draft, questions, answers and verdict as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Arm, Completion, Drafted, Question, Request
+from tasks.logic.asking import arm_requests, draft_requests, drafted
+from tasks.logic.benchmarks import Benchmark
+
+QID = "asked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """What the student wrote under one arm, taken apart; `cut` says that the token limit stopped it, which leaves it without a verdict."""
+
+    arm: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    reasoning: str
+    verdict: str
+    cut: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consultation:
+    """A student's way to a verdict. The draft is the drafter's, all else the aligned student's; `direct_margin` is in nats, above 0 = yes."""
+
+    question: str
+    draft: str
+    draft_questions: tuple[str, ...]
+    draft_verdict: str
+    chains: tuple[Chain, ...]
+    direct_verdict: str
+    direct_margin: float
+
+
+def question_of(text: str) -> Question:
+    """A person's question as a row, on one line. Raises DataError for a text that is empty or no Unicode."""
+    try:
+        said = " ".join(text.encode("utf-8").decode("utf-8").split())
+    except UnicodeEncodeError as error:
+        raise DataError("the question is not valid UTF-8; check the terminal's encoding and ask again") from error
+    if not said:
+        raise DataError('the question is empty; ask something that yes or no can answer, e.g. "Could Julius Caesar have used a telephone?"')
+    return Question(qid=QID, split="", kind="", term="", description="", question=said, answer="", facts=(), decomposition=(), entities=())
+
+
+def opening(question: Question, *, benchmark: Benchmark) -> list[Request]:
+    """What the drafter is asked."""
+    return draft_requests([question], benchmark=benchmark)
+
+
+def following(question: Question, draft: Completion, *, arms: Sequence[str], benchmark: Benchmark) -> list[Request]:
+    """What the aligned student is asked once the draft is there: `arms`, then the direct answer."""
+    rows = _drafted(question, draft, benchmark)
+    return [request for arm in (*arms, Arm.DIRECT) for request in arm_requests(rows, arm=Arm(arm), benchmark=benchmark)]
+
+
+def consultation(question: Question, completions: Sequence[Completion], *, benchmark: Benchmark) -> Consultation:
+    """The replies to `opening` and `following`, in order."""
+    draft, *written, direct = completions
+    (row,) = _drafted(question, draft, benchmark)
+    return Consultation(
+        question=question.question,
+        draft=row.draft,
+        draft_questions=row.draft_questions,
+        draft_verdict=row.draft_verdict,
+        chains=tuple(_chain(each, benchmark) for each in written),
+        direct_verdict=benchmark.parse(direct.text, cut=False),
+        direct_margin=direct.margin,
+    )
+
+
+def _drafted(question: Question, draft: Completion, benchmark: Benchmark) -> list[Drafted]:
+    return drafted([question], [draft], benchmark=benchmark, drafter="")
+
+
+def _chain(written: Completion, benchmark: Benchmark) -> Chain:
+    parts = benchmark.parse_skeleton(written.text)
+    return Chain(
+        arm=written.arm,
+        questions=parts.asked,
+        answers=parts.answered,
+        reasoning=parts.reasoning,
+        verdict=benchmark.parse(written.text, cut=written.cut),
+        cut=written.cut,
+        text=written.text,
+    )
