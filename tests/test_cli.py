@@ -24,7 +24,7 @@ def invoke(*arguments: str) -> Result:
 def test_help_shows_where_to_start() -> None:
     said = invoke("--help").output
     assert "socratune run demo" in said
-    assert {"run", "audit", "fetch", "score", "pool"} <= set(said.split())
+    assert {"run", "audit", "ask", "fetch", "score", "pool"} <= set(said.split())
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,12 @@ def test_a_budget_that_is_used_up_has_an_exit_code_of_its_own(tmp_path: Path, sc
     assert "raise the cap and run again" in " ".join(done.output.split())
 
 
-def test_a_paid_model_without_a_price_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    changes = {"execution.root": tmp_path, "recipe.teacher.kind": "openai", "recipe.teacher.model": "my-own-model"}
+@pytest.mark.parametrize("asked", ["teacher", "judge"])
+def test_a_paid_model_without_a_price_is_refused_before_anything_runs(tmp_path: Path, asked: str) -> None:
+    changes = {"execution.root": tmp_path, f"recipe.{asked}.kind": "openai", f"recipe.{asked}.model": "my-own-model"}
     sets = [part for path, value in changes.items() for part in ("--set", f"{path}={value}")]
     done = invoke("run", str(Path(__file__).parent / "profiles" / "tiny.yaml"), *sets)
     assert done.exit_code == 1
     assert "execution.teacher.price" in done.output
+    assert f"recipe.{asked}.model" in done.output
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from tasks.gateways.simulated_knowledge import Said, wants_json
 from tasks.logic.benchmarks.judge_talk import CRITERIA, JUDGE, QUESTION_MARK, SET_MARKS
 from tasks.logic.benchmarks.teacher_talk import content_words
 
+# Raise simulated_knowledge.VERSION where rulings change: it is part of the ledger key.
 POSITION_BIAS = 0.05  # share of comparisons that the order alone decides, where a server is not told otherwise
 _NOISE, _MARGIN = 0.1, 0.05  # of the share of content words taken up: half-width of the noise, and the difference below which two sets tie
 

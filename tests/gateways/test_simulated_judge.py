@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.contracts.recipes import Judge
+from tasks.contracts.recipes import Judge, TokenPrice
+from tasks.gateways.kinds import judge_pace
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.simulated_server import SimulatedServer
 from tasks.gateways.simulated_teacher import SimulatedTeacher
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.judging import Contest, judge_asks, judgements, preference_problem
 from tests.gateways.bench import ask_for, questions
+from tests.gateways.test_simulated_teacher import PACE
 
 BENCHMARK = get_benchmark("pocketqa")
 VAGUE = ("What is known?", "Is it so?")
@@ -69,3 +71,10 @@ async def test_a_teachers_question_that_speaks_of_judging_is_still_taught(bench,
     turned = asked.messages[1]["content"] + "\nSet 1: []\nSet 2: []\nwinner: 1"
     answers, _ = await bench.ask([replace(asked, messages=(asked.messages[0], {"role": "user", "content": turned}))])
     assert "## Final Assessment" in answers[0].text
+
+
+def test_a_judge_with_a_published_price_is_not_billed_at_the_teachers():
+    own = TokenPrice(input=1.0, cached_input=None, output=2.0)
+    pace = PACE.model_copy(update={"price": own})
+    assert judge_pace(pace, model="gpt-4o").price is None
+    assert judge_pace(pace, model="my-own-model").price == own
