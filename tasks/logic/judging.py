@@ -180,13 +180,21 @@ def judge_report(rows: Sequence[Judgement], *, recipe: Judge, teacher: str, labe
         kappa_low=kappa.interval.low if kappa else None,
         kappa_high=kappa.interval.high if kappa else None,
     )
-    return Report(evidence, _notes(evidence, recipe=recipe, teacher=teacher, fitted=fitted is not None))
+    unasked = sum(row.winner == "tie" and not row.judge for row in rows)
+    return Report(evidence, _notes(evidence, unasked=unasked, recipe=recipe, teacher=teacher, fitted=fitted is not None))
 
 
 def judge_counts(pairs: Sequence[Contest]) -> dict[str, int]:
     """How many pairs were put to the judge, and how the others were settled without it."""
     settled = Counter(pair.settled for pair in pairs)
-    return {"asked": settled[""], "equal": settled["tie"], "new_asked_nothing": settled["old"], "old_asked_nothing": settled["new"]}
+    silent = sum(not pair.new and not pair.old for pair in pairs)
+    return {
+        "asked": settled[""],
+        "equal": settled["tie"] - silent,
+        "neither_asked": silent,
+        "new_asked_nothing": settled["old"],
+        "old_asked_nothing": settled["new"],
+    }
 
 
 def net_at_equal_length(winners: Sequence[str], longer: npt.NDArray[np.float64]) -> float | None:
@@ -220,10 +228,11 @@ def _verdict(n: int, net: float, interval: Interval) -> Finding:
     return Finding.FAIL if interval.high < CLAIM else Finding.UNDERPOWERED
 
 
-def _notes(evidence: JudgeEvidence, *, recipe: Judge, teacher: str, fitted: bool) -> list[str]:
+def _notes(evidence: JudgeEvidence, *, unasked: int, recipe: Judge, teacher: str, fitted: bool) -> list[str]:
     notes = {
         "the judge's winner changes with the order too often, or its rulings cannot be read too often, for it to be believed": not evidence.usable,
         f"fewer than {FEWEST_PAIRS} pairs decide nothing: raise recipe.judge.questions": evidence.n < FEWEST_PAIRS,
+        f"on {unasked} of {evidence.n} pairs both models asked the same, or nothing, so nobody was asked: these tie": 2 * unasked > evidence.n,
         "too few wins or losses, or lengths that do not vary or that tell them apart: the net at equal length is the plain net": not fitted,
         f"the judge is the teacher's own model ({teacher}), whose wording the student learned: better ask another family": recipe.model == teacher,
         "a simulated judge counts shared words: its figures show that the experiment works, and nothing about the students": recipe.kind == "simulated",

@@ -84,7 +84,7 @@ def test_equal_sets_tie_and_silence_loses_without_a_call_and_both_are_counted() 
     asks = judge_asks(pairs, recipe=RECIPE, benchmark=BENCHMARK)
     assert [ask.qid for ask in asks] == ["q4", "q4"]
     assert [row.winner for row in ruled(pairs, lambda _, number: f"winner: {1 + number}")] == ["tie", "tie", "old", "new", "new"]
-    assert judge_counts(pairs) == {"asked": 1, "equal": 2, "new_asked_nothing": 1, "old_asked_nothing": 1}
+    assert judge_counts(pairs) == {"asked": 1, "equal": 1, "neither_asked": 1, "new_asked_nothing": 1, "old_asked_nothing": 1}
 
 
 def test_both_orders_are_asked_in_prompts_of_their_own() -> None:
@@ -125,6 +125,13 @@ def test_a_reply_that_was_cut_or_never_came_is_no_ruling(lost: str) -> None:
     assert row.winner == "unparsed"
     assert preference_problem(BENCHMARK)("winner: 1") is None
     assert preference_problem(BENCHMARK)("hm") is not None
+
+
+def test_models_that_ask_the_same_are_told_apart_by_nobody_and_a_note_says_so() -> None:
+    made = report(ruled([contest(number, new=("A?",), old=("a?",)) for number in range(150)], lambda *_: "winner: 1"))
+    assert (made.evidence.ties, made.evidence.net, made.evidence.verdict) == (150, 0.0, "fail")  # ten points are ruled out
+    assert made.evidence.judge.startswith("nobody")
+    assert any("on 150 of 150 pairs both models asked the same" in note for note in made.notes)
 
 
 @given(st.lists(st.tuples(st.sampled_from(WINNERS), st.sampled_from(WINNERS), st.integers(-4, 4)), min_size=1, max_size=60), st.integers(0, 5))
