@@ -320,5 +320,5 @@ def test_a_window_whose_pairs_are_all_left_out_raises_no_alarm_and_no_error(tiny
     trainer = trainer_for(tiny, folder, align_recipe(PLAIN))
     curve = [{"chosen_shift": 0.1, "reward_accuracy": 1.0}, {}, {"chosen_shift": 0.1, "reward_accuracy": 1.0}]
     trainer.margins = [[0.0] for _ in trainer.rows]
-    candidates = [Candidate(epoch, 0, 0, 0) for epoch in range(2)]
+    candidates = [Candidate(epoch, 0, 0, 0, 0) for epoch in range(2)]
     assert isinstance(align._alarms(trainer, curve, candidates, examined=False), list)

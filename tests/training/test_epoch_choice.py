@@ -47,7 +47,7 @@ def chosen_step(folder: Path, tiny: Path, exams: list[Exam], **changes: object) 
 def test_training_ends_after_two_epochs_without_a_better_one_and_keeps_the_first_of_the_best(tmp_path_factory, counts):
     seen = selection(tmp_path_factory.getbasetemp(), exam(4), patience=2)
     for epoch, correct in enumerate(counts, start=1):
-        seen.candidates.append(Candidate(epoch, correct, 0, 4))
+        seen.candidates.append(Candidate(epoch, correct, 0, 0, 4))
         if seen.finished:
             break
     reached = counts[: len(seen.candidates)]

@@ -26,8 +26,19 @@ ARMS = {
     "soft": "soft self-consistency",
     "adaptive": "adaptive",
 }
+DRAFT_ARMS = {
+    "rewrite": "full draft",
+    "no_draft": "no draft",
+    "shuffled_draft": "another question's draft",
+    "neutral_draft": "as many neutral words",
+    "draft_questions": "the draft's questions alone",
+    "draft_verdict": "the draft's verdict alone",
+    "aligned_no_draft": "twin trained and read without drafts",
+}
 _SHORT = {"zero_shot": "the untrained student", "track_a": "Track A", "track_a_matched": "Track A with as many steps", "track_b": "Track B"}
 _SHORT |= {"aligned": "the aligned model", "facts_only": "the facts-only control", "shuffled_rationale": "the shuffled-reasoning control"}
+_SHORT |= {"full_draft": "the full draft", "no_draft": "no draft", "shuffled_draft": "another question's draft", "neutral_draft": "neutral words"}
+_SHORT |= {"draft_questions": "the draft's questions", "draft_verdict": "its verdict alone", "aligned_no_draft": "a twin trained without drafts"}
 _SHORT |= {"entity_prior": "the entity prior", "entity_disjoint": "the unseen-entity slice"}
 _EXTREME = 0.1  # a yes-rate this near to 0 or 1 is a bias, not an answer
 
@@ -109,10 +120,14 @@ def duration(seconds: float) -> str:
 
 
 def statements(summary: Mapping[str, Any]) -> list[Statement]:
-    """Every comparison in words, Track B against Track A first: that is the question the pipeline asks."""
+    """Every comparison in words, in the order of `ranked`."""
+    return [_statement(each, summary) for each in ranked(summary)]
+
+
+def ranked(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The comparisons, Track B against Track A first: that is the question the pipeline asks."""
     order = {"track_b_vs_track_a": 0, "track_b_vs_track_a_matched": 1, "aligned_vs_track_b": 2}
-    ranked = sorted(summary["comparisons"], key=lambda each: order.get(each["name"], len(order)))
-    return [_statement(each, summary) for each in ranked]
+    return sorted(summary["comparisons"], key=lambda each: order.get(each["name"], len(order)))
 
 
 def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement:
