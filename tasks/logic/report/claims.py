@@ -100,7 +100,7 @@ def attribution_statement(evidence: Mapping[str, Any]) -> Statement:
     return Statement(
         evidence["verdict"],
         claim,
-        f"{told}; enrichment changed by {words.decimal(gain['difference'])} (95 % CI {words.decimal(gain['ci_low'])} to {words.decimal(gain['ci_high'])}).",
+        f"{told}; enrichment changed by {words.change(gain['difference'])} (95 % CI {words.change(gain['ci_low'])} to {words.change(gain['ci_high'])}).",
     )
 
 

@@ -41,7 +41,7 @@ def forest(comparisons: Sequence[Mapping[str, Any]]) -> Forest | None:
     """
     if not comparisons:
         return None
-    values = [100 * each[key] for each in comparisons for key in ("ci_low", "ci_high", "difference", "claim")]
+    values = [round(100 * each[key], 3) for each in comparisons for key in ("ci_low", "ci_high", "difference", "claim")]
     marks = nice_ticks(min(0.0, *values), max(0.0, *values), most=5)
 
     def across(share: float) -> float:

@@ -77,7 +77,7 @@ def _text(model: str, draft: str, rows: Sequence[TokenShare], strongest: float) 
         for role, run in groupby(ordered, key=lambda row: row.role)
     )
     told = sorted((row for row in ordered if row.role != _TEMPLATE and row.token.strip()), key=lambda row: -abs(row.attribution))[:_STRONGEST]
-    named = "; ".join(f"“{row.token.strip()}” {words.decimal(row.attribution)} ({ROLES.get(row.role, row.role)})" for row in told)
+    named = "; ".join(f"“{row.token.strip()}” {words.change(row.attribution)} ({ROLES.get(row.role, row.role)})" for row in told)
     whose = "with its own draft" if draft == "own" else "with another question's draft"
     return HeatText(f"{words.label(model)}, {whose}", passages, f"Strongest, in nats: {named}." if named else "Nothing here moved the verdict.")
 

@@ -115,7 +115,7 @@ def _evaluation(summary: Mapping[str, Any], recipe: Recipe) -> str:
     return (
         f"Each model is judged by an arm that was fixed beforehand: the untrained student by {words.arm_label(heads.zero_shot)}, Track A by "
         f"{words.arm_label(heads.track_a)}, Track B by {words.arm_label(heads.track_b)}, the aligned model by {words.arm_label(heads.aligned)}. Decoding is "
-        f"greedy, at most {recipe.grade.max_new_tokens} tokens; of texts without a verdict, {words.unparsed_counts(summary)}. Shares have 95 % Wilson "
+        f"greedy, at most {recipe.grade.max_new_tokens} tokens; as for texts without a verdict, {words.unparsed_counts(summary)}. Shares have 95 % Wilson "
         f"intervals. Two models are compared on the same questions: the exact McNemar test, a paired bootstrap interval of {recipe.grade.bootstrap:,} "
         "draws, and Holm's correction over the family. A comparison passes, fails, or is underpowered: then these data decide neither way."
     )

@@ -9,7 +9,7 @@ from tasks.logic.calibration import Bin
 from tasks.logic.report import words
 
 SIZE = 220
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 48, 24, 10, 36
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def environment() -> Environment:
         "share": lambda value: "–" if value is None else words.percent(value),
         "quantity": words.quantity,
         "decimal": words.decimal,
+        "change": words.change,
         "capitalised": words.capitalised,
         "points": words.points,
         "p_text": words.p_text,

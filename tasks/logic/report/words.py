@@ -12,6 +12,7 @@ MODELS = {
     "track_a_matched": "Track A, as many steps as B",
     "track_b": "Track B, reasons first",
     "aligned": "Aligned, after preferences",
+    "aligned_shuffled": "Aligned, another question's draft",
     "facts_only": "Track A + facts as plain text",
     "shuffled_rationale": "Track B, shuffled reasoning",
     "entity_prior": "Entity prior, no model",
@@ -103,6 +104,11 @@ def p_text(p: float, *, name: str = "") -> str:
 def decimal(value: float) -> str:
     """-0.314 -> "−0.31", with a real minus sign."""
     return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
+
+
+def change(value: float) -> str:
+    """0.32 -> "+0.32", with a real minus sign."""
+    return f"{value:+.2f}".replace("-", "−").replace("−0.00", "0.00").replace("+0.00", "0.00")
 
 
 def quantity(value: float) -> str:

@@ -126,10 +126,12 @@ def many_transcripts(n: int = 687) -> tuple[Transcript, ...]:
             hit = chance.random() < right
             verdict = gold if hit else "unparsed" if chance.random() < 0.1 else "no" if gold == "yes" else "yes"
             replies.append(ModelReply(model=model, arm=arm, text=(chain if arm == "reasoning" else "") + verdict, verdict=verdict, right=hit))
+        facts = (f"{person} died.", f"The {thing} came later.")
+        teacher = "" if number % 4 else f"The {thing} came long after {person}."
         made.append(
             Transcript(
-                qid=f"pq-{number}", question=f"Could {person} have used a {thing} in case {number}?", gold=gold, facts=(f"{person} died.", f"The {thing} came later."),
-                draft=f"Yes. When did {person} die?", asked=(f"When did {person} die?",), teacher="" if number % 4 else f"The {thing} came long after {person}.",
+                qid=f"pq-{number}", question=f"Could {person} have used a {thing} in case {number}?", gold=gold, facts=facts,
+                draft=f"Yes. When did {person} die?", asked=(f"When did {person} die?",), teacher=teacher,
                 replies=tuple(replies),
             )
         )  # fmt: skip

@@ -27,6 +27,9 @@ KEYS = [
     "controls",
     "comparisons",
     "unparsed",
+    "draft",
+    "attribution",
+    "judge",
     "calibration",
     "costs",
     "curation",
@@ -35,7 +38,7 @@ KEYS = [
     "test_reads",
 ]
 CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy"]
-COMPARISON = ["name", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
+COMPARISON = ["name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
 USAGE = ["calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out", "usd"]
 
 

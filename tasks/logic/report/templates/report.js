@@ -5,7 +5,7 @@
   const list = document.getElementById("browser-list");
   const count = document.getElementById("browser-count");
   const more = document.getElementById("browser-more");
-  const PAGE = 25;
+  const PAGE = 15;
   let found = data.questions;
   let shown = 0;
 
@@ -47,7 +47,7 @@
   const entry = (each) => {
     const made = make("details", "entry");
     const head = make("summary", "", `${each.question} `);
-    head.append(make("strong", "", each.gold));
+    head.append(make("span", "chip quiet", `gold: ${each.gold}`));
     const marks = make("div", "marks");
     for (const reply of each.replies) {
       marks.append(make("span", `chip ${reply.right ? "pass" : "fail"}`, `${reply.right ? "✓" : "✗"} ${data.models[reply.model].label}`));
