@@ -12,6 +12,7 @@ from tasks.logic.report import words
 from tasks.logic.report.summary import ModelScores, TestRead, summary_json
 from tasks.logic.report.tables import render_markdown_tables
 from tasks.logic.scores import Comparison, Finding, score
+from tests.logic.report.sample_experiments import full_summary
 from tests.logic.report.sample_run import predictions, sample_summary
 
 KEYS = [
@@ -170,3 +171,16 @@ def test_markdown_tables_hold_every_row_and_stay_tables(made):
     assert "| teacher agrees with gold | 112 | 150 | 42.7 % |" in tables["class-shares"]
     assert "Track B beats Track A." in tables["comparisons"]
     assert "a \\| b c" in tables["stages"]
+
+
+def test_experiments_have_tables_of_their_own_where_they_were_done():
+    tables = render_markdown_tables(full_summary())
+    assert list(tables) == ["results", "comparisons", "class-shares", "stages", "draft", "attribution", "judge"]
+    for name in ("draft", "attribution", "judge"):
+        for block in tables[name].split("\n\n"):
+            assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
+    assert tables["draft"].startswith("The student gains by asking (pass).")
+    assert "| The full draft against a twin trained without drafts | " in tables["draft"]
+    assert "| full draft | " in tables["draft"]
+    assert "| Aligned, after preferences | 196 | 50.9 % | 38.0 % |" in tables["attribution"]
+    assert "| 240 | 92 | 80 | 68 | 3 | +10.0 | −0.2 to +20.0 | 21.0 % | +2.40 |" in tables["judge"]
