@@ -15,7 +15,7 @@ def browser_data(transcripts: Sequence[Transcript]) -> dict[str, Any]:
     """Models that answered, in the order of their replies, and every question with what each wrote; a reply names its model by place."""
     models = list(dict.fromkeys(reply.model for item in transcripts for reply in item.replies))
     return {
-        "models": [{"name": name, "label": words.label(name)} for name in models],
+        "models": [{"name": name, "label": words.brief(name)} for name in models],
         "questions": [
             {
                 "id": item.qid,

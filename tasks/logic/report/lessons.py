@@ -43,6 +43,7 @@ def experiments(summary: Mapping[str, Any]) -> list[words.Statement]:
 def lessons(summary: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What to take away, most telling first: what did not work is said as plainly as what did."""
     return [
+        *_of_answers(summary),
         *_of_preferences(summary),
         *_of_the_draft(summary),
         *_of_the_teacher(summary, recipe),
@@ -54,6 +55,15 @@ def lessons(summary: Mapping[str, Any], recipe: Recipe) -> list[str]:
     ]
 
 
+def _of_answers(summary: Mapping[str, Any]) -> list[str]:
+    """Models that say one thing whatever they are asked."""
+    heads = {name: model["arms"][model["headline"]] for name, model in summary["models"].items()}
+    stuck = [f"{words.brief(name)} ({words.percent(cell['yes_rate'])} yes)" for name, cell in heads.items() if words.one_sided(cell["yes_rate"])]
+    return (
+        [f"Hardly telling yes from no: {', '.join(stuck)}. Such a model has a favourite answer; its accuracy is that answer's share of gold."] if stuck else []
+    )
+
+
 def _of_preferences(summary: Mapping[str, Any]) -> list[str]:
     found = [each for each in summary["comparisons"] if each["name"] == "aligned_vs_track_b"]
     if not found:
@@ -62,6 +72,10 @@ def _of_preferences(summary: Mapping[str, Any]) -> list[str]:
     gained = each["difference"] > 0 and each["p_holm"] < 0.05
     if gained:
         return []
+    if not any(each[key] for key in ("difference", "ci_low", "ci_high")):
+        return [
+            "The aligned model is right on the same questions as Track B: preference training changed nothing that was measured, and its pass means no more."
+        ]
     told = f"{words.points(each['difference'])} points, 95 % CI {words.points(each['ci_low'])} to {words.points(each['ci_high'])}"
     kept = {
         "pass": f"The aligned model did not gain accuracy over Track B ({told}). Its pass says only that it lost no more than was allowed.",
@@ -104,7 +118,9 @@ def _of_the_teacher(summary: Mapping[str, Any], recipe: Recipe) -> list[str]:
                 f"{words.percent(before['yes_share'])} to {words.percent(after['yes_share'])}; after all of curation it is {words.percent(last['yes_share'])}."
             )
     if recipe.teacher.kind == "simulated":
-        found.append("The teacher is simulated. The figures show that the method can work, not what a real teacher would have taught.")
+        found.append(
+            "The teacher is simulated, wrong at a set rate. The figures tell how the method fares with such a teacher, not what a real one would teach."
+        )
     return found
 
 

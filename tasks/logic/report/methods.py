@@ -29,6 +29,7 @@ _AWAY = {
     "draft_questions": "the draft's questions without its verdict",
     "draft_verdict": "the draft's verdict without its questions",
 }
+_NO_PAIRS = "Preference training was asked for, but there was no pair of a right and a wrong chain to train on: the aligned model is Track B itself."
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class Paragraph:
     text: str
 
 
-def methodology(summary: Mapping[str, Any], recipe: Recipe) -> list[Paragraph]:
-    """What was done, in the order of the pipeline; experiments that the recipe does not ask for have no paragraph."""
+def methodology(summary: Mapping[str, Any], recipe: Recipe, *, aligned: bool) -> list[Paragraph]:
+    """What was done, in the order of the pipeline; experiments that the recipe does not ask for have no paragraph. `aligned`: there were pairs to train on."""
     found = [
         Paragraph("Questions", _questions(summary, recipe)),
         Paragraph("Teacher and curation", _teaching(summary, recipe)),
         Paragraph("Fine-tuning", _tuning(recipe)),
-        Paragraph("Preference training", _preferences(recipe)),
+        Paragraph("Preference training", _preferences(recipe) if aligned else _NO_PAIRS),
         Paragraph("Evaluation", _evaluation(summary, recipe)),
     ]
     if recipe.ablate.arms:

@@ -54,7 +54,7 @@ def render_report(view: ReportView) -> str:
         judged=_told_judgements(view.judged),
         reliability=reliability_charts(view.reliability),
         spent=spent(summary["stages"]),
-        paragraphs=methodology(summary, view.recipe),
+        paragraphs=methodology(summary, view.recipe, aligned=bool(view.preference_loss)),
         sayable=sayable(summary),
         lessons=lessons(summary, view.recipe),
         browser=browser_data(view.transcripts),
@@ -76,6 +76,7 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "label": words.label,
+        "brief": words.brief,
         "comparison": words.comparison_label,
         "arm": words.arm_label,
         "percent": words.percent,

@@ -36,6 +36,7 @@ DRAFT_ARMS = {
     "draft_verdict": "the draft's verdict alone",
     "aligned_no_draft": "twin trained and read without drafts",
 }
+_BRIEF = {"zero_shot": "Untrained", "track_a": "Track A", "track_a_matched": "Track A matched", "track_b": "Track B", "aligned": "Aligned"}
 _SHORT = {"zero_shot": "the untrained student", "track_a": "Track A", "track_a_matched": "Track A with as many steps", "track_b": "Track B"}
 _SHORT |= {"aligned": "the aligned model", "facts_only": "the facts-only control", "shuffled_rationale": "the shuffled-reasoning control"}
 _SHORT |= {"full_draft": "the full draft", "no_draft": "no draft", "shuffled_draft": "another question's draft", "neutral_draft": "neutral words"}
@@ -66,6 +67,11 @@ def label(name: str) -> str:
 def arm_label(arm: str) -> str:
     """Display name of an arm."""
     return ARMS.get(arm, arm.replace("_", " "))
+
+
+def brief(name: str) -> str:
+    """Name of a model where there is little room."""
+    return _BRIEF.get(name, label(name))
 
 
 def short(name: str) -> str:
@@ -140,7 +146,9 @@ def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement
     new, _, old = each["name"].partition("_vs_")
     gain, significant = each["difference"], each["p_holm"] < 0.05
     after, before = capitalised(short(new)), short(old)
-    if each["verdict"] == "pass":
+    if not any(each[key] for key in ("difference", "ci_low", "ci_high")):
+        claim = f"{after} and {before} are right on the same questions"
+    elif each["verdict"] == "pass":
         claim = f"{after} beats {before}" if significant and gain > 0 else f"{after} is not worse than {before} by more than was allowed"
     elif each["verdict"] == "fail":
         claim = f"{after} is worse than {before}" if gain < 0 else f"{after} stays below the promised gain over {before}"
@@ -155,6 +163,11 @@ def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement
     return Statement(each["verdict"], claim, f"{evidence}.")
 
 
+def one_sided(yes_rate: float) -> bool:
+    """Whether answers are so much of one class that they are a bias."""
+    return not _EXTREME < yes_rate < 1 - _EXTREME
+
+
 def unparsed_counts(summary: Mapping[str, Any]) -> str:
     """What a text without a verdict counts as, in this run."""
     return 'they count as "no", as in the original project' if summary["unparsed"] == "as_no" else "they count as wrong"
@@ -167,13 +180,13 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
     for name, model in {**summary["models"], **summary["controls"]}.items():
         for arm, cell in model["arms"].items():
             where = f"{label(name)} ({arm_label(arm)})"
-            if not _EXTREME < cell["yes_rate"] < 1 - _EXTREME:
+            if one_sided(cell["yes_rate"]):
                 found.append(f"{where} answers yes {percent(cell['yes_rate'])} of the time: that is a bias towards one answer, not reasoning.")
             if cell["unparsed"] > _EXTREME * cell["n"]:
                 found.append(f"{where} gave no readable verdict on {cell['unparsed']} of {cell['n']} questions; {unparsed_counts(summary)}.")
-        headline = model["arms"][model["headline"]]
-        if name in summary["models"] and name != "zero_shot" and headline["ci_low"] <= majority:
-            found.append(f"{label(name)} is not clearly above the majority line of {percent(majority)}.")
+    level = [brief(name) for name, model in summary["models"].items() if name != "zero_shot" and model["arms"][model["headline"]]["ci_low"] <= majority]
+    if level:
+        found.append(f"Not clearly above the majority line of {percent(majority)}: {', '.join(level)}.")
     for read in summary["test_reads"]:
         if read["times"] > 1:
             found.append(f"{capitalised(read['split'])} has been read {read['times']} times under recipe {read['recipe']}: no longer a first look.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,9 +14,10 @@ from tasks.logic.report.claims import attribution_statement, cards, draft_statem
 from tasks.logic.report.experiments import draft_summary
 from tasks.logic.report.lessons import lessons, sayable
 from tasks.logic.report.methods import methodology
-from tasks.logic.scores import Comparison, Finding
+from tasks.logic.report.summary import ModelScores
+from tasks.logic.scores import Comparison, Finding, score
 from tests.logic.report.sample_experiments import attribution, draft_record, full_summary, judge
-from tests.logic.report.sample_run import EXPERIMENTS, PROFILES, sample_summary
+from tests.logic.report.sample_run import EXPERIMENTS, PROFILES, predictions, sample_summary
 
 VERDICTS = ["pass", "fail", "underpowered"]
 
@@ -101,6 +102,17 @@ def test_whether_the_aligned_model_gained_is_said_plainly(verdict: str, differen
     assert ("gain" in said) is (told is not None and "gain" in told)
 
 
+def test_a_model_that_changed_nothing_or_says_one_thing_only_is_no_success() -> None:
+    same = replace(comparison("aligned_vs_track_b", "pass", difference=0.0, p_holm=1.0, claim=-0.03), ci_low=0.0, ci_high=0.0)
+    made = sample_summary(comparisons=[same])
+    assert [card.sentence for card in cards(made)] == ["The aligned model and Track B are right on the same questions."]
+    assert "changed nothing that was measured" in text_of(made)
+    rows = predictions("track_b", "reasoning", 0.5, yes_only=True)
+    stuck = sample_summary(models={"track_b": ModelScores(headline="reasoning", scores=(score(rows),))}, controls={}, comparisons=[])
+    assert "Hardly telling yes from no: Track B (100.0 % yes)." in text_of(stuck)
+    assert "Hardly telling" not in text_of(sample_summary())
+
+
 def test_a_biased_teacher_is_named_with_its_bias_and_a_fair_one_is_not() -> None:
     def steps(yes: int, no: int) -> list[FilterStep]:
         return [FilterStep(step="asked", yes=100, no=100), FilterStep(step="teacher agrees with gold", yes=yes, no=no), FilterStep(step="kept", yes=90, no=90)]
@@ -136,7 +148,7 @@ def test_the_draft_family_and_attribution_are_read_with_suspicion() -> None:
 
 
 def test_methods_carry_the_numbers_of_the_recipe_and_only_the_experiments_that_were_done() -> None:
-    plain = {each.heading: each.text for each in methodology(sample_summary(), recipe())}
+    plain = {each.heading: each.text for each in methodology(sample_summary(), recipe(), aligned=True)}
     assert list(plain) == ["Questions", "Teacher and curation", "Fine-tuning", "Preference training", "Evaluation"]
     assert "rank 16, alpha 32" in plain["Fine-tuning"]
     assert (
@@ -144,13 +156,14 @@ def test_methods_carry_the_numbers_of_the_recipe_and_only_the_experiments_that_w
         in plain["Preference training"]
     )
     assert "shown the gold answer and asked to explain it" in plain["Teacher and curation"]
-    dropping = methodology(sample_summary(), recipe(**{"recipe.curate.disagreement": "drop", "recipe.sft.epochs": 1}))
+    dropping = methodology(sample_summary(), recipe(**{"recipe.curate.disagreement": "drop", "recipe.sft.epochs": 1}), aligned=False)
     assert "replies that disagree with gold were dropped" in dropping[1].text
     assert "1 epoch, learning rate" in dropping[2].text
-    whole = {each.heading: each.text for each in methodology(full_summary(), recipe(**EXPERIMENTS))}
+    assert "the aligned model is Track B itself" in dropping[3].text
+    whole = {each.heading: each.text for each in methodology(full_summary(), recipe(**EXPERIMENTS), aligned=True)}
     assert list(whole)[5:] == ["Draft experiment", "Attribution", "Judge"]
     assert "so a twin was aligned on the same pairs without drafts" in whole["Draft experiment"]
-    alone = methodology(full_summary(), recipe(**{**EXPERIMENTS, "recipe.ablate.matched": False}))[5].text
+    alone = methodology(full_summary(), recipe(**{**EXPERIMENTS, "recipe.ablate.matched": False}), aligned=True)[5].text
     assert "No twin was trained without drafts" in alone
 
 

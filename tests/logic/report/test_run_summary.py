@@ -124,7 +124,7 @@ def test_warnings_name_bias_lost_verdicts_the_majority_line_and_repeated_reads()
     models = {name: ModelScores(headline=rows[0].arm, scores=(score(rows),)) for name, rows in (("zero_shot", mute), ("track_b", always_yes))}
     found = words.warnings(sample_summary(models=models, controls={}, comparisons=[], test_reads=[TestRead(recipe="4be1c07a", split="test", times=3)]))
     assert any("Track B, reasons first (reasoning) answers yes 100.0 % of the time" in line for line in found)
-    assert any("Track B, reasons first is not clearly above the majority line" in line for line in found)
+    assert any(line == "Not clearly above the majority line of 50.0 %: Track B." for line in found)
     assert any("Untrained student (direct) gave no readable verdict on 240 of 240" in line for line in found)
     assert any("Test has been read 3 times under recipe 4be1c07a" in line for line in found)
 
