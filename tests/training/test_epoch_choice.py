@@ -81,7 +81,7 @@ def best_epoch(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_fine_tuning_stops_early_and_leaves_the_adapter_of_its_best_epoch(tiny, tmp_path, best_epoch):
     summary = run_sft(chosen_step(tmp_path, tiny, exam(3)), tmp_path, silent)
-    assert summary["selection"] == [{"epoch": epoch, "correct": 3, "unparsed": 0, "n": 3} for epoch in (1, 2, 3)]
+    assert summary["selection"] == [{"epoch": epoch, "correct": 3, "yes": 0, "unparsed": 0, "n": 3} for epoch in (1, 2, 3)]
     assert summary["kept_epoch"] == 1
     assert summary["steps"] == len(summary["history"]) == 3 * AN_EPOCH
     left = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
