@@ -32,4 +32,4 @@ async def grade(
         rows += baseline_predictions(questions, prior, model="entity_prior")
     made = grade_predictions(rows, recipe=recipe, seed=seed)
     calibration = {model: asdict(each) for model, each in made.calibration.items()}
-    return Table(made.scores, Score, {"comparisons": [asdict(each) for each in made.comparisons], "calibration": calibration})
+    return Table(made.scores, Score, {"comparisons": [asdict(each) for each in made.comparisons], "calibration": calibration, "draft": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -64,17 +64,11 @@ async def publish_scores(context: Context, scores: TableRef[Score]) -> None:
         for cell in context.root.read(scores, Score)
     ]
     await acreate_table_artifact(key="results", table=cells, description="Accuracy by model and arm")
-    compared = [
-        {
-            "comparison": each["name"],
-            "difference": f"{100 * each['difference']:+.1f} pp",
-            "95 % interval": f"{100 * each['ci_low']:+.1f} to {100 * each['ci_high']:+.1f} pp",
-            "p (Holm)": f"{each['p_holm']:.2g}",
-            "verdict": each["verdict"],
-        }
-        for each in context.root.record(scores)["summary"]["comparisons"]
-    ]
-    await acreate_table_artifact(key="comparisons", table=compared, description="Paired comparisons of headline arms")
+    found = context.root.record(scores)["summary"]
+    await acreate_table_artifact(key="comparisons", table=_compared(found["comparisons"]), description="Paired comparisons of headline arms")
+    if found["draft"]:
+        told = f"The draft family: {found['draft']['verdict']}"
+        await acreate_table_artifact(key="draft-comparisons", table=_compared(found["draft"]["comparisons"]), description=told)
 
 
 @_in_real_runs
@@ -90,3 +84,17 @@ def _training_line(record: Mapping[str, Any]) -> dict[str, Any]:
     summary = record["summary"]
     shown = ("examples", "pairs", "steps", "tokens", "final_loss", "kept_epoch")
     return {key: summary[key] for key in shown if key in summary} | {"seconds": record["seconds"]}
+
+
+def _compared(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "comparison": each["name"],
+            "n": each["n"],
+            "difference": f"{100 * each['difference']:+.1f} pp",
+            "95 % interval": f"{100 * each['ci_low']:+.1f} to {100 * each['ci_high']:+.1f} pp",
+            "p (Holm)": f"{each['p_holm']:.2g}",
+            "verdict": each["verdict"],
+        }
+        for each in comparisons
+    ]

@@ -15,10 +15,11 @@ from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
 from tasks.contracts.outcomes import Corpus, Findings, Report, Students
 from tasks.contracts.readings import Track
 from tasks.contracts.recipes import Profile
-from tasks.contracts.rows import Curated, Drafted, Pair, Prediction, Score, Taught
+from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Score, Taught, TokenShare
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.examples import counterfactual_examples, sft_examples
-from tasks.logic.report.assemble import Made, RunFacts, run_summary, run_view
+from tasks.logic.report.assemble import run_summary, run_view
+from tasks.logic.report.facts import Made, RunFacts
 from tasks.logic.report.render import render_report
 from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
@@ -36,7 +37,10 @@ async def write_report(
         artifacts=tuple(_made(context, name, ref, started) for name, ref in _refs(profile, corpus, students, findings)),
         scores=tuple(root.read(findings.scores, Score)),
         graded=tuple(root.read(corpus.drafted[profile.recipe.grade.split], Drafted)),
+        taught=tuple(root.read(corpus.taught, Taught)),
         predictions=tuple(row for ref in findings.predictions.values() for row in root.read(ref, Prediction)),
+        attributed=tuple(root.read(findings.attributed, TokenShare)) if findings.attributed else (),
+        judged=tuple(root.read(findings.judged, Judgement)) if findings.judged else (),
         test_reads=tuple(root.test_reads()),
         generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -66,11 +70,13 @@ def _refs(profile: Profile, corpus: Corpus, students: Students, findings: Findin
         *((f"draft {split}", ref) for split, ref in corpus.drafted.items()),
         ("teach", corpus.taught),
         ("curate", corpus.curated),
-        *((f"finetune {name}", ref) for name, ref in adapters.items()),
+        *((f"{ref.stage} {name}", ref) for name, ref in adapters.items()),
         ("pair", students.pairs),
         ("align", aligned),
         *((f"predict {name}", ref) for name, ref in findings.predictions.items()),
         ("grade", findings.scores),
+        *([("attribute", findings.attributed)] if findings.attributed else []),
+        *([("judge", findings.judged)] if findings.judged else []),
     ]
 
 

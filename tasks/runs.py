@@ -16,9 +16,9 @@ from tasks.logic.report.tables import render_markdown_tables
 
 
 def show_run(folder: Path) -> str:
-    """Results, comparisons and class shares of one run as Markdown."""
+    """Results, comparisons, experiments and class shares of one run as Markdown."""
     tables = render_markdown_tables(_summary(folder))
-    return "\n".join(tables[name] for name in ("results", "comparisons", "class-shares"))
+    return "\n".join(tables[name] for name in ("results", "comparisons", "draft", "attribution", "judge", "class-shares") if name in tables)
 
 
 def pool_runs(runs: Sequence[Path]) -> str:

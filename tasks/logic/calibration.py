@@ -83,9 +83,24 @@ def matthews(said: Sequence[bool], gold: Sequence[bool]) -> float:
     return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread > 0 else 0.0
 
 
-def calibration_error(margins: Sequence[float], gold: Sequence[bool]) -> float:
-    """Expected calibration error (Naeini et al. 2015) of P(yes) = sigmoid(margin) in ten bins of equal width: mean |stated - observed share of yes|."""
+class Bin(NamedTuple):
+    """Answers whose stated probability of yes lies in one tenth of 0..1: its mean, the share that is yes, and how many they are."""
+
+    stated: float
+    observed: float
+    n: int
+
+
+def reliability(margins: Sequence[float], gold: Sequence[bool]) -> list[Bin]:
+    """P(yes) = sigmoid(margin) in ten bins of equal width, lowest first; empty bins are left out."""
     stated = 0.5 * (1 + np.tanh(np.asarray(margins, dtype=np.float64) / 2))
     place = np.minimum((stated * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(place, weights=stated - np.asarray(gold, dtype=np.float64), minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(stated))
+    counts = np.bincount(place, minlength=_BINS)
+    told = np.bincount(place, weights=stated, minlength=_BINS)
+    found = np.bincount(place, weights=np.asarray(gold, dtype=np.float64), minlength=_BINS)
+    return [Bin(float(told[at] / n), float(found[at] / n), int(n)) for at, n in enumerate(counts) if n]
+
+
+def calibration_error(margins: Sequence[float], gold: Sequence[bool]) -> float:
+    """Expected calibration error (Naeini et al. 2015) of P(yes) = sigmoid(margin) over its ten bins: mean |stated - observed share of yes|."""
+    return sum(each.n * abs(each.stated - each.observed) for each in reliability(margins, gold)) / len(margins)

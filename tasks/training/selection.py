@@ -26,6 +26,7 @@ class Candidate:
 
     epoch: int
     correct: int
+    yes: int
     unparsed: int
     n: int
 
@@ -64,7 +65,7 @@ class Selection(TrainerCallback):
     def examine(self, epoch: int) -> None:
         """Save the adapter as it is now and let it answer the exams: greedily, or by the log-probability of their choices."""
         if not self.exams:
-            self.candidates.append(Candidate(epoch, 0, 0, 0))
+            self.candidates.append(Candidate(epoch, 0, 0, 0, 0))
             return
         if rank() == 0:
             save_adapter(self.student.model, self._folder(epoch))
@@ -82,7 +83,7 @@ class Selection(TrainerCallback):
         completions = join(completions)
         verdicts = [parse_verdict(completion.text, cut=completion.cut) for completion in completions]
         correct = sum(verdict.value == exam.answer for verdict, exam in zip(verdicts, self.exams, strict=True))
-        self.candidates.append(Candidate(epoch, correct, verdicts.count(Verdict.UNPARSED), len(self.exams)))
+        self.candidates.append(Candidate(epoch, correct, verdicts.count(Verdict.YES), verdicts.count(Verdict.UNPARSED), len(self.exams)))
 
     @property
     def finished(self) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
-from tasks.logic.calibration import NEAR_BEST, best_threshold, calibration_error, enough_distance, folds, matthews
+from tasks.logic.calibration import NEAR_BEST, best_threshold, calibration_error, enough_distance, folds, matthews, reliability
 
 QIDS = st.sets(st.text(min_size=1, max_size=4), min_size=2, max_size=30)
 MARGINS = st.lists(st.tuples(st.floats(-20, 20).map(lambda value: round(value, 1)), st.booleans()), min_size=1, max_size=60)
@@ -99,3 +99,13 @@ def test_matthews_lies_between_minus_one_and_one_and_turns_with_the_answers(pair
     neither = len(pairs) - both - only_said - only_gold
     below = (both + only_said) * (both + only_gold) * (neither + only_said) * (neither + only_gold)
     assert found == pytest.approx((both * neither - only_said * only_gold) / math.sqrt(below) if below else 0.0)
+
+
+@given(st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=1, max_size=60))
+def test_every_answer_lies_in_one_bin_of_the_reliability_curve(answers):
+    margins, gold = zip(*answers, strict=True)
+    bins = reliability(margins, gold)
+    assert sum(each.n for each in bins) == len(answers)
+    assert sum(each.observed * each.n for each in bins) == pytest.approx(sum(gold))
+    assert [each.stated for each in bins] == sorted({each.stated for each in bins})
+    assert len(bins) <= 10

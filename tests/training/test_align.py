@@ -195,10 +195,10 @@ def test_a_dropped_pair_gives_no_gradient(tiny, folder):
 
 
 def test_a_whole_step_keeps_the_start_when_no_epoch_answers_better(tiny, folder):
-    step = align_step(folder, tiny, exams(folder, tiny, 4), align_recipe(*FULL, nll_weight=0.2))
-    summary = run_align(step, folder, silent)
+    asked = exams(folder, tiny, 4)
+    summary = run_align(align_step(folder, tiny, asked, align_recipe(*FULL, nll_weight=0.2)), folder, silent)
     assert [each["epoch"] for each in summary["selection"]] == [0, 1, 2, 3, 4]
-    assert summary["selection"][0] == {"epoch": 0, "correct": 4, "unparsed": 0, "n": 4}
+    assert summary["selection"][0] == {"epoch": 0, "correct": 4, "yes": sum(exam.answer == "yes" for exam in asked), "unparsed": 0, "n": 4}
     assert summary["kept_epoch"] == 0
     kept, first = (load_file(folder / name / "adapter_model.safetensors") for name in ("aligned", "adapter"))
     assert all(torch.equal(kept[name], first[name]) for name in first)
@@ -320,5 +320,5 @@ def test_a_window_whose_pairs_are_all_left_out_raises_no_alarm_and_no_error(tiny
     trainer = trainer_for(tiny, folder, align_recipe(PLAIN))
     curve = [{"chosen_shift": 0.1, "reward_accuracy": 1.0}, {}, {"chosen_shift": 0.1, "reward_accuracy": 1.0}]
     trainer.margins = [[0.0] for _ in trainer.rows]
-    candidates = [Candidate(epoch, 0, 0, 0) for epoch in range(2)]
+    candidates = [Candidate(epoch, 0, 0, 0, 0) for epoch in range(2)]
     assert isinstance(align._alarms(trainer, curve, candidates, examined=False), list)

@@ -47,7 +47,7 @@ def chosen_step(folder: Path, tiny: Path, exams: list[Exam], **changes: object) 
 def test_training_ends_after_two_epochs_without_a_better_one_and_keeps_the_first_of_the_best(tmp_path_factory, counts):
     seen = selection(tmp_path_factory.getbasetemp(), exam(4), patience=2)
     for epoch, correct in enumerate(counts, start=1):
-        seen.candidates.append(Candidate(epoch, correct, 0, 4))
+        seen.candidates.append(Candidate(epoch, correct, 0, 0, 4))
         if seen.finished:
             break
     reached = counts[: len(seen.candidates)]
@@ -81,7 +81,7 @@ def best_epoch(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_fine_tuning_stops_early_and_leaves_the_adapter_of_its_best_epoch(tiny, tmp_path, best_epoch):
     summary = run_sft(chosen_step(tmp_path, tiny, exam(3)), tmp_path, silent)
-    assert summary["selection"] == [{"epoch": epoch, "correct": 3, "unparsed": 0, "n": 3} for epoch in (1, 2, 3)]
+    assert summary["selection"] == [{"epoch": epoch, "correct": 3, "yes": 0, "unparsed": 0, "n": 3} for epoch in (1, 2, 3)]
     assert summary["kept_epoch"] == 1
     assert summary["steps"] == len(summary["history"]) == 3 * AN_EPOCH
     left = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

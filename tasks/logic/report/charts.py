@@ -66,6 +66,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, x_label: st
     everything = [point for values in drawn.values() for point in values]
     x_marks = nice_ticks(min(x for x, _ in everything), max(x for x, _ in everything), most=5)
     y_marks = nice_ticks(min(y for _, y in everything), max(y for _, y in everything), most=5)
+    whole = all(float(x).is_integer() for x, _ in everything)  # steps and epochs have no halves
     x_low, x_high = min(x_marks[0], *(x for x, _ in everything)), max(x for x, _ in everything)
 
     def across(x: float) -> float:
@@ -82,7 +83,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, x_label: st
             Line(name, " ".join(f"{across(x)},{down(y)}" for x, y in values), tone, f"{series[name][-1][1]:.2f}")
             for tone, (name, values) in enumerate(drawn.items())
         ),
-        x_ticks=tuple(Tick(across(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high),
+        x_ticks=tuple(Tick(across(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and (x.is_integer() or not whole)),
         y_ticks=tuple(Tick(down(y), f"{y:g}") for y in y_marks),
         zero=down(0.0) if y_marks[0] < 0 < y_marks[-1] else None,
         sentence=f"{title}. " + " ".join(f"{name}: {values[0][1]:.2f} at the start, {values[-1][1]:.2f} at the end." for name, values in series.items()),

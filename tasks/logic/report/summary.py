@@ -14,7 +14,7 @@ from tasks.logic.balance import FilterStep
 from tasks.logic.scores import Comparison
 
 _CELL = ("accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy")
-_COMPARISON = ("name", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict")
+_COMPARISON = ("name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,9 @@ def summary(
     controls: Mapping[str, ModelScores],
     comparisons: Sequence[Comparison],
     unparsed: str,
+    draft: Mapping[str, object] | None,
+    attribution: Mapping[str, object] | None,
+    judge: Mapping[str, object] | None,
     calibration: Mapping[str, object],
     costs: Mapping[str, Mapping[str, Mapping[str, float]]],
     curation: Mapping[str, object],
@@ -71,7 +74,7 @@ def summary(
     """Assemble summary.json. `curation` holds further counts of the curate stage; `filters` goes beside them as `steps`.
 
     `costs` by model and arm: generated tokens and milliseconds a question. `calibration` by model: its direct margins, plain and calibrated.
-    `unparsed` says what a text without a verdict counts as.
+    `unparsed` says what a text without a verdict counts as. `draft`, `attribution` and `judge` are None where the recipe does not ask for the experiment.
 
     Raises DataError when a headline arm was not scored or when a value has no strict JSON form (NaN, infinity, objects).
     """
@@ -88,6 +91,9 @@ def summary(
         "controls": {name: _model(name, model) for name, model in controls.items()},
         "comparisons": [{key: getattr(each, key) for key in _COMPARISON} for each in comparisons],
         "unparsed": unparsed,
+        "draft": draft,
+        "attribution": attribution,
+        "judge": judge,
         "calibration": dict(calibration),
         "costs": costs,
         "curation": {**curation, "steps": [{**asdict(step), "yes_share": step.yes_share} for step in filters]},

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.logic.report import words
+from tasks.logic.report import claims, words
 
 
 def render_markdown_tables(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown of "results", "comparisons", "class-shares" and "stages", each a heading sentence and a table."""
-    return {
+    """Markdown of "results", "comparisons", "class-shares" and "stages", each a heading sentence and a table.
+
+    Beside them "draft", "attribution" and "judge", where the run did these experiments.
+    """
+    made = {
         "results": _results(summary),
         "comparisons": _comparisons(summary),
         "class-shares": _class_shares(summary["curation"]["steps"]),
         "stages": _stages(summary["stages"]),
     }
+    experiments = {"draft": _draft, "attribution": _attribution, "judge": _judge}
+    return made | {name: table(summary[name]) for name, table in experiments.items() if summary[name]}
 
 
 def _results(summary: Mapping[str, Any]) -> str:
@@ -58,6 +63,52 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
     ]
     header = ("comparison", "difference, points", "95 % CI", "p", "p, Holm", "detectable", "verdict")
     return _table(" ".join(f"{one.claim}." for one in words.statements(summary)) or "Nothing was compared.", header, rows)
+
+
+def _draft(draft: Mapping[str, Any]) -> str:
+    """Arms of the draft family, then its comparisons."""
+    arms = [(words.DRAFT_ARMS[name], words.percent(cell["accuracy"]), *_interval_and_n(cell)) for name, cell in draft["arms"].items()]
+    compared = [
+        (
+            words.comparison_label(each["name"]),
+            words.points(each["difference"]),
+            _points_interval(each),
+            words.p_text(each["p_holm"]),
+            each["n"],
+            each["verdict"],
+        )
+        for each in draft["comparisons"]
+    ]
+    said = claims.draft_statement(draft)
+    first = _table(f"{said.claim} ({said.verdict}). {said.evidence}".strip(), ("aligned model reads", "right", "95 % CI", "n"), arms)
+    return f"{first}\n{_table('Differences in points.', ('comparison', 'difference', '95 % CI', 'p, Holm', 'n', 'verdict'), compared)}"
+
+
+def _interval_and_n(cell: Mapping[str, Any]) -> tuple[str, int]:
+    return f"{words.percent(cell['ci_low'])} to {words.percent(cell['ci_high'])}", cell["n"]
+
+
+def _points_interval(each: Mapping[str, Any]) -> str:
+    return f"{words.points(each['ci_low'])} to {words.points(each['ci_high'])}"
+
+
+def _attribution(evidence: Mapping[str, Any]) -> str:
+    shares = ("mass", "token_share", "verdict_mass", "questions_mass", "chain_mass")
+    rows = [
+        (words.label(name), mass["n"], *(words.percent(mass[key]) for key in shares), words.decimal(mass["enrichment"]), words.decimal(mass["masked"]))
+        for name, mass in evidence["masses"].items()
+    ]
+    said = claims.attribution_statement(evidence)
+    header = ("model", "n", "on the draft", "its share of tokens", "on its verdict", "on its questions", "on the chain", "enrichment", "masked, nats")
+    return _table(f"{said.claim} ({said.verdict}): {said.evidence}", header, rows)
+
+
+def _judge(evidence: Mapping[str, Any]) -> str:
+    said = claims.judge_statement(evidence)
+    counts = [(evidence[key] for key in ("n", "wins", "ties", "losses", "unparsed"))]
+    figures = (words.points(evidence["net"]), _points_interval(evidence), words.percent(evidence["inconsistent"]), words.change(evidence["words"]))
+    header = ("n", "better", "level", "worse", "no verdict", "net, points", "95 % CI", "winner changes with the order", "words more")
+    return _table(f"{said.claim} ({said.verdict}): {said.evidence}", header, [(*row, *figures) for row in counts])
 
 
 def _class_shares(steps: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.contracts.recipes import Recipe
+from tasks.contracts.rows import Judgement, TokenShare
+from tasks.logic.calibration import Bin
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossCurve:
@@ -27,11 +31,12 @@ class MarginPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochChoice:
-    """One epoch of preference training as it was read on dev; epoch 0 is the model it started from."""
+    """One epoch of preference training as it was read on dev: how many were right, and how many said yes; epoch 0 is the model it started from."""
 
     epoch: int
     phase: str  # its loss in words, "start" for epoch 0
     correct: int
+    yes: int
     n: int
     kept: bool
 
@@ -49,13 +54,14 @@ class ModelReply:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """One question from draft to final answers. `teacher` is empty where the split was never taught."""
+    """One question from draft to final answers. `asked` are the draft's questions; `teacher` is empty where the split was never taught."""
 
     qid: str
     question: str
     gold: str
     facts: tuple[str, ...]
     draft: str
+    asked: tuple[str, ...]
     teacher: str
     replies: tuple[ModelReply, ...]
 
@@ -85,15 +91,19 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportView:
-    """A whole report. `summary` is what `summary()` made; `max_shift` is how far curation may move the share of yes; the rest is shown as it is."""
+    """A whole report. `summary` is what `summary()` made, `recipe` what was computed; the rest is shown as it is. What is empty is not shown."""
 
     summary: Mapping[str, Any]
     generated_at: str
     command: str
-    max_shift: float
+    recipe: Recipe
     curves: tuple[LossCurve, ...]
+    preference_loss: tuple[tuple[int, float], ...]
     margins: tuple[MarginPoint, ...]
     selection: tuple[EpochChoice, ...]
     transcripts: tuple[Transcript, ...]
     provenance: tuple[Provenance, ...]
     notes: tuple[str, ...]
+    reliability: Mapping[str, tuple[Bin, ...]]  # of direct margins, by model
+    attributed: tuple[TokenShare, ...]
+    judged: tuple[Judgement, ...]

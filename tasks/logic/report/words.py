@@ -12,6 +12,7 @@ MODELS = {
     "track_a_matched": "Track A, as many steps as B",
     "track_b": "Track B, reasons first",
     "aligned": "Aligned, after preferences",
+    "aligned_shuffled": "Aligned, another question's draft",
     "facts_only": "Track A + facts as plain text",
     "shuffled_rationale": "Track B, shuffled reasoning",
     "entity_prior": "Entity prior, no model",
@@ -26,8 +27,20 @@ ARMS = {
     "soft": "soft self-consistency",
     "adaptive": "adaptive",
 }
+DRAFT_ARMS = {
+    "rewrite": "full draft",
+    "no_draft": "no draft",
+    "shuffled_draft": "another question's draft",
+    "neutral_draft": "as many neutral words",
+    "draft_questions": "the draft's questions alone",
+    "draft_verdict": "the draft's verdict alone",
+    "aligned_no_draft": "twin trained and read without drafts",
+}
+_BRIEF = {"zero_shot": "Untrained", "track_a": "Track A", "track_a_matched": "Track A matched", "track_b": "Track B", "aligned": "Aligned"}
 _SHORT = {"zero_shot": "the untrained student", "track_a": "Track A", "track_a_matched": "Track A with as many steps", "track_b": "Track B"}
 _SHORT |= {"aligned": "the aligned model", "facts_only": "the facts-only control", "shuffled_rationale": "the shuffled-reasoning control"}
+_SHORT |= {"full_draft": "the full draft", "no_draft": "no draft", "shuffled_draft": "another question's draft", "neutral_draft": "neutral words"}
+_SHORT |= {"draft_questions": "the draft's questions", "draft_verdict": "its verdict alone", "aligned_no_draft": "a twin trained without drafts"}
 _SHORT |= {"entity_prior": "the entity prior", "entity_disjoint": "the unseen-entity slice"}
 _EXTREME = 0.1  # a yes-rate this near to 0 or 1 is a bias, not an answer
 
@@ -54,6 +67,11 @@ def label(name: str) -> str:
 def arm_label(arm: str) -> str:
     """Display name of an arm."""
     return ARMS.get(arm, arm.replace("_", " "))
+
+
+def brief(name: str) -> str:
+    """Name of a model where there is little room."""
+    return _BRIEF.get(name, label(name))
 
 
 def short(name: str) -> str:
@@ -94,6 +112,11 @@ def decimal(value: float) -> str:
     return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
 
 
+def change(value: float) -> str:
+    """0.32 -> "+0.32", with a real minus sign."""
+    return f"{value:+.2f}".replace("-", "−").replace("−0.00", "0.00").replace("+0.00", "0.00")
+
+
 def quantity(value: float) -> str:
     """0.42 -> "0.42", 41.87 -> "42", 1234.5 -> "1,234": two digits, or the whole number."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
@@ -109,17 +132,23 @@ def duration(seconds: float) -> str:
 
 
 def statements(summary: Mapping[str, Any]) -> list[Statement]:
-    """Every comparison in words, Track B against Track A first: that is the question the pipeline asks."""
+    """Every comparison in words, in the order of `ranked`."""
+    return [_statement(each, summary) for each in ranked(summary)]
+
+
+def ranked(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The comparisons, Track B against Track A first: that is the question the pipeline asks."""
     order = {"track_b_vs_track_a": 0, "track_b_vs_track_a_matched": 1, "aligned_vs_track_b": 2}
-    ranked = sorted(summary["comparisons"], key=lambda each: order.get(each["name"], len(order)))
-    return [_statement(each, summary) for each in ranked]
+    return sorted(summary["comparisons"], key=lambda each: order.get(each["name"], len(order)))
 
 
 def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement:
     new, _, old = each["name"].partition("_vs_")
     gain, significant = each["difference"], each["p_holm"] < 0.05
     after, before = capitalised(short(new)), short(old)
-    if each["verdict"] == "pass":
+    if not any(each[key] for key in ("difference", "ci_low", "ci_high")):
+        claim = f"{after} and {before} are right on the same questions"
+    elif each["verdict"] == "pass":
         claim = f"{after} beats {before}" if significant and gain > 0 else f"{after} is not worse than {before} by more than was allowed"
     elif each["verdict"] == "fail":
         claim = f"{after} is worse than {before}" if gain < 0 else f"{after} stays below the promised gain over {before}"
@@ -134,6 +163,11 @@ def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement
     return Statement(each["verdict"], claim, f"{evidence}.")
 
 
+def one_sided(yes_rate: float) -> bool:
+    """Whether answers are so much of one class that they are a bias."""
+    return not _EXTREME < yes_rate < 1 - _EXTREME
+
+
 def unparsed_counts(summary: Mapping[str, Any]) -> str:
     """What a text without a verdict counts as, in this run."""
     return 'they count as "no", as in the original project' if summary["unparsed"] == "as_no" else "they count as wrong"
@@ -146,13 +180,13 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
     for name, model in {**summary["models"], **summary["controls"]}.items():
         for arm, cell in model["arms"].items():
             where = f"{label(name)} ({arm_label(arm)})"
-            if not _EXTREME < cell["yes_rate"] < 1 - _EXTREME:
+            if one_sided(cell["yes_rate"]):
                 found.append(f"{where} answers yes {percent(cell['yes_rate'])} of the time: that is a bias towards one answer, not reasoning.")
             if cell["unparsed"] > _EXTREME * cell["n"]:
                 found.append(f"{where} gave no readable verdict on {cell['unparsed']} of {cell['n']} questions; {unparsed_counts(summary)}.")
-        headline = model["arms"][model["headline"]]
-        if name in summary["models"] and name != "zero_shot" and headline["ci_low"] <= majority:
-            found.append(f"{label(name)} is not clearly above the majority line of {percent(majority)}.")
+    level = [brief(name) for name, model in summary["models"].items() if name != "zero_shot" and model["arms"][model["headline"]]["ci_low"] <= majority]
+    if level:
+        found.append(f"Not clearly above the majority line of {percent(majority)}: {', '.join(level)}.")
     for read in summary["test_reads"]:
         if read["times"] > 1:
             found.append(f"{capitalised(read['split'])} has been read {read['times']} times under recipe {read['recipe']}: no longer a first look.")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 from tasks.contracts.asks import Usage
+from tasks.contracts.profiles import load_profile
 from tasks.contracts.rows import Prediction
 from tasks.logic.balance import FilterStep
+from tasks.logic.calibration import Bin
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import compare, holm, score
@@ -45,6 +48,14 @@ COSTS = {  # tokens and milliseconds a question
     ("aligned", "rewrite"): (112.5, 46.0),
     ("facts_only", "direct"): (0.0, 3.0),
     ("shuffled_rationale", "reasoning"): (98.0, 40.0),
+}
+PROFILES = Path(__file__).resolve().parents[3] / "deployments" / "profiles"
+EXPERIMENTS = {
+    "recipe.pair.arms": ["reasoning", "rewrite"],
+    "recipe.ablate.arms": ["no_draft", "shuffled_draft", "neutral_draft", "draft_questions", "draft_verdict"],
+    "recipe.ablate.matched": True,
+    "recipe.attribute.questions": 8,
+    "recipe.judge.kind": "simulated",
 }
 MODELS = ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned")
 
@@ -97,6 +108,9 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
         "controls": {name: cells[name] for name in cells if name not in MODELS},
         "comparisons": holm([compare(f"{new}_vs_{old}", headline[new], headline[old], resamples=500, seed=0) for new, old in versus]),
         "unparsed": "wrong",
+        "draft": None,
+        "attribution": None,
+        "judge": None,
         "calibration": {
             "track_b": {
                 "thresholds": [-0.31, -0.27],
@@ -112,6 +126,7 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
             FilterStep(step="reply with a verdict", yes=158, no=159),
             FilterStep(step="teacher agrees with gold", yes=112, no=150),
             FilterStep(step="after rationalise", yes=160, no=160),
+            FilterStep(step="Track A, weighted", yes=158.5, no=161.5),
         ),
         "teacher_usage": Usage(calls=374, cached=12, retries=9, failed=0, tokens_in=118_204, tokens_out=41_870, usd=0.1374),
         "stages": [
@@ -148,13 +163,14 @@ def sample_view(made: dict[str, Any] | None = None, *, teacher: str = "Caesar di
         "summary": made or sample_summary(),
         "generated_at": "2031-02-03 04:05 UTC",
         "command": "socratune run demo --set recipe.seed=2",
-        "max_shift": 0.02,
+        "recipe": load_profile("demo", folder=PROFILES, overrides=EXPERIMENTS).recipe,
         "curves": curves,
+        "preference_loss": tuple((step, 0.693 - 0.004 * step + 0.02 * wave.random()) for step in range(64)),
         "margins": margins,
         "selection": (
-            EpochChoice(epoch=0, phase="start", correct=84, n=96, kept=False),
-            EpochChoice(epoch=1, phase="beta 0.05", correct=85, n=96, kept=True),
-            EpochChoice(epoch=2, phase="beta 0.10, batch_mean", correct=83, n=96, kept=False),
+            EpochChoice(epoch=0, phase="start", correct=84, yes=50, n=96, kept=False),
+            EpochChoice(epoch=1, phase="beta 0.05", correct=85, yes=49, n=96, kept=True),
+            EpochChoice(epoch=2, phase="beta 0.10, batch_mean", correct=83, yes=61, n=96, kept=False),
         ),
         "transcripts": tuple(_transcript(number, teacher) for number in range(10)),
         "provenance": (
@@ -164,6 +180,12 @@ def sample_view(made: dict[str, Any] | None = None, *, teacher: str = "Caesar di
             _artifact("predict", "ab12cd34", path="data/predict/ab12cd34", seconds=98.2, cached=False),
         ),
         "notes": ("The student's revision was not pinned; commit 12fd25f was used.", "Dev was also used to choose the epoch of preference training."),
+        "reliability": {
+            "track_a": (Bin(0.36, 0.41, 30), Bin(0.47, 0.48, 130), Bin(0.55, 0.5, 80)),
+            "track_b": (Bin(0.04, 0.31, 61), Bin(0.44, 0.5, 20), Bin(0.91, 0.66, 70), Bin(0.98, 0.72, 89)),
+        },
+        "attributed": (),
+        "judged": (),
     }
     return ReportView(**{**values, **replaced})
 
@@ -181,6 +203,7 @@ def _transcript(number: int, teacher: str) -> Transcript:
         gold="no",
         facts=("Julius Caesar died in 44 BC.", "The telephone was invented in 1876."),
         draft="Yes. Who was Caesar? When was the telephone invented?",
+        asked=("Who was Caesar?", "When was the telephone invented?"),
         teacher=teacher,
         replies=replies,
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts.profiles import load_profile
-from tasks.logic.report.assemble import Made, RunFacts, _switched_off
+from tasks.logic.report.facts import Made, RunFacts
+from tasks.logic.report.notes import switched_off
 
 PROFILES = Path(__file__).resolve().parents[3] / "deployments" / "profiles"
 
@@ -17,7 +18,19 @@ def made(name: str, summary: dict[str, Any]) -> Made:
 
 def facts(*artifacts: Made, allow: list[str]) -> RunFacts:
     profile = load_profile("demo", folder=PROFILES, overrides={"recipe.guards.allow": allow})
-    return RunFacts(profile=profile, overrides={}, artifacts=artifacts, scores=(), graded=(), predictions=(), test_reads=(), generated_at="")
+    return RunFacts(
+        profile=profile,
+        overrides={},
+        artifacts=artifacts,
+        scores=(),
+        graded=(),
+        taught=(),
+        predictions=(),
+        attributed=(),
+        judged=(),
+        test_reads=(),
+        generated_at="",
+    )
 
 
 def test_every_switched_off_guard_is_named_with_what_it_found_and_where() -> None:
@@ -28,7 +41,7 @@ def test_every_switched_off_guard_is_named_with_what_it_found_and_where() -> Non
         made("predict track_b on dev", {"cost": {}, "steps": {"greedy": cut, "chains": cut}}),
         made("align", cut),
     )
-    told = _switched_off(facts(*artifacts, allow=["class_balance", "lora_coverage", "verdict_fits"]))
+    told = switched_off(facts(*artifacts, allow=["class_balance", "lora_coverage", "verdict_fits"]))
     assert [line.split()[2] for line in told] == ["class_balance", "lora_coverage", "verdict_fits"]
     assert "45 % yes became 28 % (curate)." in told[0]
     assert "found nothing" in told[1]
@@ -36,4 +49,4 @@ def test_every_switched_off_guard_is_named_with_what_it_found_and_where() -> Non
 
 
 def test_where_nothing_is_switched_off_nothing_is_said() -> None:
-    assert _switched_off(facts(made("curate", {"allowed": {}}), allow=[])) == []
+    assert switched_off(facts(made("curate", {"allowed": {}}), allow=[])) == []

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
+import re
+from base64 import b64encode
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
@@ -12,7 +17,7 @@ from tasks.logic.report.render import render_report
 from tasks.logic.report.view import LossCurve
 from tests.logic.report.sample_run import sample_summary, sample_view
 
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -53,6 +58,9 @@ class Page(HTMLParser):
             self.heading += data
 
 
+BARE: dict[str, Any] = dict.fromkeys(("curves", "preference_loss", "margins", "selection", "transcripts", "provenance", "notes"), ()) | {"reliability": {}}
+
+
 @pytest.fixture(scope="module")
 def text():
     return render_report(sample_view())
@@ -69,7 +77,12 @@ def test_the_page_is_well_formed_and_its_links_lead_somewhere(text):
 def test_the_page_asks_nobody_for_anything(text):
     page = Page(text)
     assert page.addresses == ["data:,"]  # the empty icon, so that a browser does not go and look for one
-    assert not {"script", "img", "iframe", "object", "embed"} & set(page.tags)
+    assert not {"img", "iframe", "object", "embed"} & set(page.tags)
+    data, script = re.findall(r"<script([^>]*)>(.*?)</script>", text, flags=re.DOTALL)
+    assert data[0] == ' type="application/json" id="browser-data"'
+    assert script[0] == ""
+    digest = b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text)  # this one script may run, and no other
     assert "url(" not in text
     assert "@import" not in text
     assert "http://" not in text
@@ -85,14 +98,14 @@ def test_every_part_of_a_run_is_in_the_page(text):
     wanted += [f"{100 * cell['accuracy']:.1f} %" for model in summary["models"].values() for cell in model["arms"].values()]
     wanted += [f"{100 * cell['accuracy']:.1f} %" for model in summary["controls"].values() for cell in model["arms"].values()]
     assert [part for part in wanted if part not in text] == []
-    assert text.count("<details>") == 10
-    assert text.count('<polyline class="curve') == 3 + 3 + 1  # losses, margins, class shares
+    assert text.count('<details class="entry">') == 10
+    assert text.count('<polyline class="curve') == 3 + 1 + 3 + 2 + 1 + 2  # losses, preference loss, log-ratios, dev by epoch, class shares, reliability
 
 
 def test_text_from_outside_is_shown_and_never_run():
     nasty = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>"
     page = render_report(sample_view(teacher=nasty, notes=(nasty,), command=f"run {nasty}"))
-    assert "<script" not in page
+    assert page.count("<script") == 2
     assert "<img" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 10 + 1 + 1
     Page(page)
@@ -108,7 +121,7 @@ def test_the_headline_says_what_happened_also_when_it_is_bad(text):
 
 
 def test_a_run_without_training_transcripts_or_controls_still_renders():
-    bare = sample_view(sample_summary(controls={}, test_reads=[], overrides={}), curves=(), margins=(), selection=(), transcripts=(), provenance=(), notes=())
+    bare = sample_view(sample_summary(controls={}, test_reads=[], overrides={}), **BARE)
     page = render_report(bare)
     assert "Nothing was trained in this run." in page
     assert "No test split has been read." in page

@@ -12,6 +12,7 @@ from tasks.logic.report import words
 from tasks.logic.report.summary import ModelScores, TestRead, summary_json
 from tasks.logic.report.tables import render_markdown_tables
 from tasks.logic.scores import Comparison, Finding, score
+from tests.logic.report.sample_experiments import full_summary
 from tests.logic.report.sample_run import predictions, sample_summary
 
 KEYS = [
@@ -27,6 +28,9 @@ KEYS = [
     "controls",
     "comparisons",
     "unparsed",
+    "draft",
+    "attribution",
+    "judge",
     "calibration",
     "costs",
     "curation",
@@ -35,7 +39,7 @@ KEYS = [
     "test_reads",
 ]
 CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy"]
-COMPARISON = ["name", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
+COMPARISON = ["name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
 USAGE = ["calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out", "usd"]
 
 
@@ -120,7 +124,7 @@ def test_warnings_name_bias_lost_verdicts_the_majority_line_and_repeated_reads()
     models = {name: ModelScores(headline=rows[0].arm, scores=(score(rows),)) for name, rows in (("zero_shot", mute), ("track_b", always_yes))}
     found = words.warnings(sample_summary(models=models, controls={}, comparisons=[], test_reads=[TestRead(recipe="4be1c07a", split="test", times=3)]))
     assert any("Track B, reasons first (reasoning) answers yes 100.0 % of the time" in line for line in found)
-    assert any("Track B, reasons first is not clearly above the majority line" in line for line in found)
+    assert any(line == "Not clearly above the majority line of 50.0 %: Track B." for line in found)
     assert any("Untrained student (direct) gave no readable verdict on 240 of 240" in line for line in found)
     assert any("Test has been read 3 times under recipe 4be1c07a" in line for line in found)
 
@@ -167,3 +171,16 @@ def test_markdown_tables_hold_every_row_and_stay_tables(made):
     assert "| teacher agrees with gold | 112 | 150 | 42.7 % |" in tables["class-shares"]
     assert "Track B beats Track A." in tables["comparisons"]
     assert "a \\| b c" in tables["stages"]
+
+
+def test_experiments_have_tables_of_their_own_where_they_were_done():
+    tables = render_markdown_tables(full_summary())
+    assert list(tables) == ["results", "comparisons", "class-shares", "stages", "draft", "attribution", "judge"]
+    for name in ("draft", "attribution", "judge"):
+        for block in tables[name].split("\n\n"):
+            assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
+    assert tables["draft"].startswith("The student gains by asking (pass).")
+    assert "| The full draft against a twin trained without drafts | " in tables["draft"]
+    assert "| full draft | " in tables["draft"]
+    assert "| Aligned, after preferences | 196 | 50.9 % | 38.0 % |" in tables["attribution"]
+    assert "| 240 | 92 | 80 | 68 | 3 | +10.0 | −0.2 to +20.0 | 21.0 % | +2.40 |" in tables["judge"]
