@@ -113,10 +113,16 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
 @app.command()
 def score(
     benchmark: Annotated[str, typer.Argument(help="strategyqa")],
-    pred: Annotated[Path, typer.Option(help="Predictions: JSON {qid: {answer: true|false, ...}}")],
+    pred: Annotated[Path, typer.Option(help="Predictions: JSON {qid: {answer, decomposition, paragraphs}}, {qid: yes|no} or a list of {qid, answer}")],
     gold: Annotated[Path, typer.Option(help="Gold questions: the official JSON list or JSONL, with qid and answer")],
 ) -> None:
-    """Score a prediction file against a gold file; JSON on standard output."""
+    """Score a prediction file by the benchmark's official definition; JSON on standard output: accuracy, sari, recall_at_10, n, missing.
+
+    sari wants a decomposition in both files, recall_at_10 paragraphs and gold evidence; without them the key is absent. A question that is missing from the
+    predictions counts as 0 in every figure (the official evaluator refuses such a file), a null answer as wrong.
+
+    Example: socratune score strategyqa --pred data/runs/RUN/predictions/aligned.json --gold strategyqa_train.json
+    """
     from tasks.score import score_files
 
     try:
