@@ -1,4 +1,4 @@
-"""Report task: a run folder with summary.json, report.html and the training data as JSONL. Written for every run, so it is not cached."""
+"""Report task: a run folder with summary.json, page, slides, predictions and the training data as JSONL. Written for every run, so it is not cached."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tasks.logic.examples import counterfactual_examples, sft_examples
 from tasks.logic.report.assemble import Made, RunFacts, run_summary, run_view
 from tasks.logic.report.prediction_files import prediction_files
 from tasks.logic.report.render import render_report
+from tasks.logic.report.slides import run_slides
 from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
 
@@ -44,7 +45,9 @@ async def write_report(
     folder = root.path / "data" / "runs" / f"{profile.name}-{started.strftime('%Y%m%dT%H%M%S%fZ')}"
     folder.mkdir(parents=True)
     summary = run_summary(facts)
-    write_atomically(folder / "report.html", render_report(run_view(facts, summary)))
+    view = run_view(facts, summary)
+    write_atomically(folder / "report.html", render_report(view))
+    run_slides(view).save(str(folder / "slides.pptx"))
     _export(context, folder, profile, corpus, students)
     _write_predictions(folder / "predictions", facts)
     write_atomically(folder / "refs.json", findings.model_dump_json(indent=1))

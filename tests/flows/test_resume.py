@@ -88,7 +88,10 @@ def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
     assert costs["soft"]["ms_per_question"] > costs["self_consistency"]["ms_per_question"] > 0
     assert summary["calibration"].keys() == {"zero_shot", "track_a", "track_a_matched", "track_b", "aligned", "facts_only"}
     folder = max(pipeline.root.glob("data/runs/*"))
-    assert {path.name for path in folder.iterdir()} == {"summary.json", "report.html", "refs.json", "track_a.jsonl", "track_b.jsonl", "pairs.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        "summary.json", "report.html", "slides.pptx", "predictions", "refs.json", "track_a.jsonl", "track_b.jsonl", "pairs.jsonl",
+    }  # fmt: skip
+    assert {path.stem for path in (folder / "predictions").iterdir()} == {*summary["models"], *summary["controls"]}
 
 
 def test_a_second_run_computes_nothing(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:
