@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `plan PROFILE`, `audit PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `score BENCHMARK`, `ledger ...`."""
+"""The command line: `socratune run PROFILE`, `plan`, `audit`, `fetch`, then `show RUN`, `pool RUN...`, `publish RUN`, `score BENCHMARK`, `ledger ...`."""
 
 from __future__ import annotations
 
@@ -149,6 +149,24 @@ def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data
 
     try:
         typer.echo(pool_runs(runs))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
+def publish(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")],
+    model: Annotated[str, typer.Option(help="Whose adapter: aligned, track_b, track_a, ...")] = "aligned",
+    out: Annotated[Path, typer.Option(help="A new or empty folder to prepare")] = Path("release"),
+) -> None:
+    """Prepare a folder for the Hub: an adapter with its card, the curated data with its card. Uploads nothing; says the commands that would.
+
+    Example: socratune publish data/runs/RUN --model aligned --out release
+    """
+    from tasks.release import prepare_release
+
+    try:
+        typer.echo(prepare_release(run_folder, model=model, out=out))
     except SocratuneError as error:
         _stop(error)
 
