@@ -22,11 +22,12 @@ POINTS = 200  # of a curve: more cannot be seen and make the file heavy
 
 def paged_accuracy(deck: Any, title: str, told: str, cells: Mapping[str, Mapping[str, float]], *, line: float | None, foot: str) -> None:
     """Columns of accuracy by label with their intervals, as whiskers and in words; over as many slides as readable labels take."""
-    for page in pages(list(cells), [1.0] * len(cells), room=COLUMNS):
+    slides = -(-len(cells) // COLUMNS)
+    for page in pages(list(cells), [1.0] * len(cells), room=-(-len(cells) // max(slides, 1))):  # as many on each: a line needs two columns
         slide = new_slide(deck, title, foot=foot)
         room = text_height(told, size=SMALL)
         add_text(slide, Box(height=room), [told], size=SMALL, color=MUTED)
-        shown = {f"{label}\n{100 * cells[label]['ci_low']:.1f} to {100 * cells[label]['ci_high']:.1f}": cells[label]["accuracy"] for label in page}
+        shown = {f"{label}\n{_interval(cells[label])}\nn = {cells[label]['n']}": cells[label]["accuracy"] for label in page}
         spans = [(cells[label]["ci_low"], cells[label]["ci_high"]) for label in page]
         add_bars(slide, Box(top=TOP + room, height=BOTTOM - TOP - room), shown, name="right answers", intervals=spans, line=line)
 
@@ -50,6 +51,10 @@ def add_bars(slide: Any, box: Box, values: Mapping[str, float], *, name: str, in
         _whiskers(series, [(value - low, high - value) for value, (low, high) in zip(values.values(), intervals, strict=True)])
     if line is not None:
         _as_line(plot.series[1])
+
+
+def _interval(cell: Mapping[str, float]) -> str:
+    return f"{100 * cell['ci_low']:.1f} to {100 * cell['ci_high']:.1f}"
 
 
 def _as_in_words(share: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.logic.report import words
 from tasks.logic.report.deck import BOTTOM, LEAD, MUTED, TEXT, TOP, Box, add_chip, add_text, new_deck, new_slide, paged_bullets, paged_table
-from tasks.logic.report.deck_charts import add_curves, add_seconds, add_stacked, paged_accuracy
+from tasks.logic.report.deck_charts import COLUMNS, add_curves, add_seconds, add_stacked, paged_accuracy
 from tasks.logic.report.experiment_slides import experiment_slides
 from tasks.logic.report.view import ReportView
 
@@ -74,8 +74,10 @@ def _curated(steps: Sequence[Mapping[str, Any]]) -> str:
 def _accuracy(deck: Any, summary: Mapping[str, Any], foot: str) -> None:
     majority = summary["majority_accuracy"]
     told = f"Right answers. Whiskers and figures below: 95 % Wilson intervals. Dotted line: always giving the commoner answer, {words.percent(majority)}."
-    for group, title in (("models", "Accuracy of the models"), ("controls", "Accuracy of the controls")):
-        cells = {words.label(name): model["arms"][model["headline"]] for name, model in summary[group].items()}
+    groups = {title: dict(summary[group]) for group, title in (("models", "Accuracy of the models"), ("controls", "Accuracy of the controls"))}
+    together = {name: model for group in groups.values() for name, model in group.items()}
+    for title, group in (groups if len(together) > COLUMNS else {"Accuracy of the models and controls": together}).items():
+        cells = {words.label(name): model["arms"][model["headline"]] for name, model in group.items()}
         paged_accuracy(deck, title, told, cells, line=majority, foot=foot)
 
 
