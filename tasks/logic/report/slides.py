@@ -11,7 +11,7 @@ from tasks.logic.report.deck_charts import COLUMNS, add_curves, add_seconds, add
 from tasks.logic.report.experiment_slides import experiment_slides
 from tasks.logic.report.view import ReportView
 
-STAGES = 12  # the longest ones
+STAGES = 8  # the longest ones; more labels would run into each other
 
 
 def run_slides(view: ReportView) -> Any:
@@ -129,7 +129,7 @@ def _cost(deck: Any, summary: Mapping[str, Any], foot: str) -> None:
     lines = [
         f"Teacher: {_count(usage['calls'])} calls, {_count(usage['cached'])} from the ledger, "
         f"{_count(usage['tokens_in'])} tokens in and {_count(usage['tokens_out'])} out, {usage['usd']:.2f} US dollars.",
-        f"All stages: {words.duration(sum(line['seconds'] for line in stages))} of work; {reused} of {len(stages)} were reused from earlier runs.",
+        f"All stages: {words.duration(sum(line['seconds'] for line in stages))} of work; {reused} of {len(stages)} were reused from earlier runs. The longest:",
     ]
     add_text(slide, Box(top=TOP, height=1.1), lines, size=TEXT)
     if longest:
