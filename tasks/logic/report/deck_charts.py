@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pptx.chart.data import CategoryChartData, XyChartData
@@ -12,7 +12,7 @@ from pptx.oxml.ns import qn
 from pptx.oxml.xmlchemy import OxmlElement
 from pptx.util import Pt
 
-from tasks.logic.report.deck import ACCENT, BOTTOM, INK, MUTED, RULE, SMALL, TONES, TOP, WHITE, Box, add_text, new_slide, pages, rgb, text_height
+from tasks.logic.report.deck import ACCENT, BOTTOM, EM, INK, MUTED, RULE, SMALL, TONES, TOP, WHITE, Box, add_text, new_slide, pages, rgb, text_height
 
 SERIES = ("0F766E", "9A6512", "4F5FA3", "9B4F76", "64748B")
 LIGHT = "8FC1BB"  # under whiskers and a line
@@ -69,7 +69,7 @@ def add_seconds(slide: Any, box: Box, seconds: Mapping[str, float], *, name: str
     data.add_series(name, [round(value, 1) for value in seconds.values()])
     chart = _chart(slide, XL_CHART_TYPE.BAR_CLUSTERED, box, data, told=f"{name} by stage")
     _value_axis(chart, number_format="#,##0", title=name)
-    _first_on_top(chart)
+    _first_on_top(chart, box, seconds)
     chart.plots[0].gap_width = 40
     _fill(chart.plots[0].series[0], ACCENT)
     _labels(chart.plots[0].series[0], "#,##0", color=INK, position=XL_LABEL_POSITION.OUTSIDE_END)
@@ -83,7 +83,7 @@ def add_stacked(slide: Any, box: Box, labels: Sequence[str], parts: Mapping[str,
         data.add_series(name, list(counts))
     chart = _chart(slide, XL_CHART_TYPE.BAR_STACKED_100, box, data, told=f"{' and '.join(parts)} by step")
     _value_axis(chart, number_format="0 %")
-    _first_on_top(chart)
+    _first_on_top(chart, box, labels)
     chart.plots[0].gap_width, chart.plots[0].overlap = 45, 100
     for series, color in zip(chart.plots[0].series, SERIES, strict=False):
         _fill(series, color)
@@ -156,7 +156,20 @@ def _axis_text(axis: Any, *, title: str, number_format: str) -> None:
         run.font.color.rgb = rgb(MUTED)
 
 
-def _first_on_top(chart: Any) -> None:
+def _first_on_top(chart: Any, box: Box, labels: Iterable[str]) -> None:
+    """Bars from the top down, with room on the left for their labels in one line, where programs would else fold them into each other."""
+    left = min(0.45, max(len(label) for label in labels) * SMALL * EM / 72 / box.width + 0.02)
+    layout = OxmlElement("c:layout")
+    manual = _add(layout, "c:manualLayout")
+    _add(manual, "c:layoutTarget", val="inner")
+    for side in ("x", "y"):
+        _add(manual, f"c:{side}Mode", val="edge")
+    for side, share in (("x", left), ("y", 0.02), ("w", 0.97 - left), ("h", 0.76)):
+        _add(manual, f"c:{side}", val=f"{share:.4f}")
+    plot = chart._chartSpace.chart.plotArea
+    for old in plot.findall(qn("c:layout")):
+        plot.remove(old)
+    plot.insert(0, layout)
     chart.category_axis.reverse_order = True
     chart.value_axis.tick_label_position = XL_TICK_LABEL_POSITION.HIGH  # which is below, now that the first is on top
 
