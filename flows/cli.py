@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `plan PROFILE`, `audit PROFILE`, `ask PROFILE QUESTION`, `fetch PROFILE`, `show RUN`, `pool RUN...`, and more."""
+"""The command line: `socratune run PROFILE`, `plan`, `audit`, `ask PROFILE QUESTION`, then `show RUN`, `pool RUN...`, `publish RUN`, and more."""
 
 from __future__ import annotations
 
@@ -138,10 +138,16 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
 @app.command()
 def score(
     benchmark: Annotated[str, typer.Argument(help="strategyqa")],
-    pred: Annotated[Path, typer.Option(help="Predictions: JSON {qid: {answer: true|false, ...}}")],
+    pred: Annotated[Path, typer.Option(help="Predictions: JSON {qid: {answer, decomposition, paragraphs}}, {qid: yes|no} or a list of {qid, answer}")],
     gold: Annotated[Path, typer.Option(help="Gold questions: the official JSON list or JSONL, with qid and answer")],
 ) -> None:
-    """Score a prediction file against a gold file; JSON on standard output."""
+    """Score a prediction file by the benchmark's official definition; JSON on standard output: accuracy, sari, recall_at_10, n, missing.
+
+    sari wants a decomposition in both files, recall_at_10 paragraphs and gold evidence; without them the key is absent. A question that is missing from the
+    predictions counts as 0 in every figure (the official evaluator refuses such a file), a null answer as wrong.
+
+    Example: socratune score strategyqa --pred data/runs/RUN/predictions/aligned.json --gold strategyqa_train.json
+    """
     from tasks.score import score_files
 
     try:
@@ -168,6 +174,24 @@ def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data
 
     try:
         typer.echo(pool_runs(runs))
+    except SocratuneError as error:
+        _stop(error)
+
+
+@app.command()
+def publish(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")],
+    model: Annotated[str, typer.Option(help="Whose adapter: aligned, track_b, track_a, ...")] = "aligned",
+    out: Annotated[Path, typer.Option(help="A new or empty folder to prepare")] = Path("release"),
+) -> None:
+    """Prepare a folder for the Hub: an adapter with its card, the curated data with its card. Uploads nothing; says the commands that would.
+
+    Example: socratune publish data/runs/RUN --model aligned --out release
+    """
+    from tasks.release import prepare_release
+
+    try:
+        typer.echo(prepare_release(run_folder, model=model, out=out))
     except SocratuneError as error:
         _stop(error)
 

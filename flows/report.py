@@ -14,7 +14,7 @@ from tasks.report import write_report
 
 @flow(name="report", flow_run_name="report {profile}")
 async def report(profile: ProfileName, overrides: Overrides, corpus: Corpus, students: Students, findings: Findings, started: datetime) -> Report:
-    """`data/runs/<profile>-<utc>/` with summary.json, report.html and the exported training data."""
+    """`data/runs/<profile>-<utc>/` with summary.json, report.html, slides.pptx, predictions and the exported training data."""
     plan = open_plan(profile, overrides)
     written = await write_report(
         plan.context, profile=plan.profile, overrides=plan.overrides, corpus=corpus, students=students, findings=findings, started=started

@@ -1,4 +1,4 @@
-"""Report task: a run folder with summary.json, report.html and the training data as JSONL. Written for every run, so it is not cached."""
+"""Report task: a run folder with summary.json, page, slides, predictions and the training data as JSONL. Written for every run, so it is not cached."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from prefect import task
 
 from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
 from tasks.contracts.outcomes import Corpus, Findings, Report, Students
-from tasks.contracts.readings import Track
+from tasks.contracts.readings import Track, headline_arms
 from tasks.contracts.recipes import Profile
 from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Score, Taught, TokenShare
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.examples import counterfactual_examples, sft_examples
 from tasks.logic.report.assemble import run_summary, run_view
 from tasks.logic.report.facts import Made, RunFacts
+from tasks.logic.report.prediction_files import prediction_files
 from tasks.logic.report.render import render_report
+from tasks.logic.report.slides import run_slides
 from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
 
@@ -47,8 +49,11 @@ async def write_report(
     folder = root.path / "data" / "runs" / f"{profile.name}-{started.strftime('%Y%m%dT%H%M%S%fZ')}"
     folder.mkdir(parents=True)
     summary = run_summary(facts)
-    write_atomically(folder / "report.html", render_report(run_view(facts, summary)))
+    view = run_view(facts, summary)
+    write_atomically(folder / "report.html", render_report(view))
+    run_slides(view).save(str(folder / "slides.pptx"))
     _export(context, folder, profile, corpus, students)
+    _write_predictions(folder / "predictions", facts)
     write_atomically(folder / "refs.json", findings.model_dump_json(indent=1))
     write_atomically(folder / "summary.json", summary_json(summary))
     return Report(folder=str(folder), summary=str(folder / "summary.json"), html=str(folder / "report.html"))
@@ -99,6 +104,14 @@ def _export(context: Context, folder: Path, profile: Profile, corpus: Corpus, st
     for track, made in examples.items():
         _write_lines(folder / f"{track}.jsonl", made)
     _write_lines(folder / "pairs.jsonl", context.root.read(students.pairs, Pair))
+
+
+def _write_predictions(folder: Path, facts: RunFacts) -> None:
+    """One file a model, in the form that `socratune score` reads."""
+    grade = facts.profile.recipe.grade
+    folder.mkdir()
+    for model, said in prediction_files(facts.predictions, headlines=headline_arms(grade), split=grade.split).items():
+        write_atomically(folder / f"{model}.json", json.dumps(said, ensure_ascii=False, indent=1))
 
 
 def _write_lines(path: Path, rows: list[Any]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.failures import DataError
-from tasks.contracts.outcomes import Findings
+from tasks.contracts.outcomes import Findings, read_run
 from tasks.contracts.rows import Prediction
 from tasks.logic.evaluation import pool_comparisons, pooled_table
 from tasks.logic.report.tables import render_markdown_tables
@@ -17,7 +15,7 @@ from tasks.logic.report.tables import render_markdown_tables
 
 def show_run(folder: Path) -> str:
     """Results, comparisons, experiments and class shares of one run as Markdown."""
-    tables = render_markdown_tables(_summary(folder))
+    tables = render_markdown_tables(read_run(folder))
     return "\n".join(tables[name] for name in ("results", "comparisons", "draft", "attribution", "judge", "class-shares") if name in tables)
 
 
@@ -28,7 +26,7 @@ def pool_runs(runs: Sequence[Path]) -> str:
 
 def _run(folder: Path) -> tuple[dict[str, str], str, list[Prediction]]:
     """Headline arms, graded split and all predictions of one run; its artifacts lie two folders above data/runs/."""
-    summary = _summary(folder)
+    summary = read_run(folder)
     try:
         findings = Findings.model_validate_json((folder / "refs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -36,11 +34,3 @@ def _run(folder: Path) -> tuple[dict[str, str], str, list[Prediction]]:
     root = ArtifactRoot(folder.resolve().parents[2])
     rows = [row for ref in findings.predictions.values() for row in root.read(ref, Prediction)]
     return {name: model["headline"] for name, model in {**summary["models"], **summary["controls"]}.items()}, summary["split"], rows
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a finished run ({error}); give folders under data/runs/") from error
-    return read

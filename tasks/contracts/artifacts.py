@@ -142,7 +142,7 @@ class ArtifactRoot:
 
     def record(self, ref: TableRef[typing.Any] | ModelRef) -> dict[str, typing.Any]:
         """The artifact's `artifact.json`."""
-        return _load_record(self.absolute(ref))
+        return read_record(self.absolute(ref))
 
     def find_table(self, address: Address) -> TableRef[typing.Any] | None:
         """The table at `address` if it is complete and its bytes are those recorded, else None."""
@@ -239,7 +239,7 @@ class ArtifactRoot:
         if not (folder / RECORD).is_file():
             return None
         try:
-            record = _load_record(folder)
+            record = read_record(folder)
         except ArtifactError:
             return None
         intact = record.get("fingerprint") == address.fingerprint and all(_intact(folder / name, entry) for name, entry in record["files"].items())
@@ -283,7 +283,8 @@ def _intact(path: Path, entry: Mapping[str, typing.Any]) -> bool:
     return file_sha256(path) == str(entry["sha256"])
 
 
-def _load_record(folder: Path) -> dict[str, typing.Any]:
+def read_record(folder: Path) -> dict[str, typing.Any]:
+    """The `artifact.json` of an artifact's folder. Raises ArtifactError where there is none that can be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

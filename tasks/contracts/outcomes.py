@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from tasks.contracts.artifacts import ModelRef, TableRef
+from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
 
 
@@ -44,3 +49,12 @@ class Report(_Outcome):
     folder: str
     summary: str
     html: str
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run. Raises DataError for a folder that holds none."""
+    try:
+        read: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} is not a finished run ({error}); give folders under data/runs/") from error
+    return read

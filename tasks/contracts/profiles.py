@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ def _contradictions(profile: Profile) -> list[str]:
         f"{name}.effective_batch {batch} is less than execution.train.processes {train.processes}: some of them would have no row of a step"
         for name, batch in (("recipe.sft", recipe.sft.effective_batch), ("recipe.align", recipe.align.effective_batch))
         if batch < train.processes
+    ]
+    faults += [
+        f"execution.train.report_to: {name} is not installed; pip install {name}, or remove it from the list"
+        for name in train.report_to
+        if find_spec(name) is None
     ]
     faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
     faults += _asking_faults(recipe)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Prediction, Score, Verdict
-from tasks.logic.statistics import ALPHA, Interval, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, wilson
+from tasks.logic.statistics import ALPHA, Interval, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, unseen_share, wilson
 from tasks.logic.statistics import holm as holm_adjusted
 
 YES_NO = (Verdict.YES.value, Verdict.NO.value)
@@ -133,14 +133,16 @@ def finding(*, difference: float, interval: Interval, p_holm: float, claim: floa
 
 def _comparison(name: str, change: Sequence[int], interval: Interval, *, difference: float, claim: float) -> Comparison:
     gained, lost = change.count(1), change.count(-1)
+    unseen = unseen_share(len(change))  # no resample holds a kind of pair that was not seen: 20 equal answers would have an interval without width
+    low, high = min(interval.low, difference - unseen * (not lost)), max(interval.high, difference + unseen * (not gained))
     p_value = mcnemar(gained, lost)
     return _judged(
         Comparison(
             name=name,
             n=len(change),
             difference=difference,
-            ci_low=interval.low,
-            ci_high=interval.high,
+            ci_low=low,
+            ci_high=high,
             p_value=p_value,
             p_holm=p_value,
             minimal_detectable=minimal_detectable_difference(len(change), (gained + lost) / len(change)),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest, norm
+from statsmodels.stats.multitest import multipletests
 
 from tasks.contracts.failures import DataError
 
@@ -111,13 +112,12 @@ def pooled_bootstrap(runs: Sequence[Mapping[str, int]], *, resamples: int, seed:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values (Holm 1979), in the order given: comparable with alpha over the whole family."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+
+
+def unseen_share(n: int) -> float:
+    """Upper 95 % bound (two-sided, Clopper and Pearson 1934) of the share of a kind that none of `n` questions showed: 0.17 of 20, 0.015 of 240."""
+    return 1.0 - math.pow((1 - CONFIDENCE) / 2, 1 / n)
 
 
 def minimal_detectable_difference(n: int, discordant_share: float, *, alpha: float = ALPHA, power: float = 0.8) -> float:

@@ -176,5 +176,5 @@ def _arguments(step: AlignStep, work: Path, steps: int) -> DPOConfig:
         warmup_steps=round(recipe.warmup * steps),
         max_length=None,
         disable_dropout=True,
-        **trainer_settings(device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
+        **trainer_settings(step.machine, name=step.name, seed=step.seed, window=recipe.effective_batch),
     )

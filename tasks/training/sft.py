@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.failures import GuardError
-from tasks.contracts.jobs import SftStep
+from tasks.contracts.jobs import Machine, SftStep
 from tasks.contracts.rows import Exam, Example
 from tasks.training.checkpoints import Checkpoint, MarkComplete, SaveOften, TellProgress, full_disk_explained, newest_complete
 from tasks.training.device import choose_device
@@ -261,29 +261,36 @@ def _arguments(step: SftStep, work: Path, steps: int) -> SFTConfig:
         warmup_steps=round(recipe.warmup * steps),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **trainer_settings(device=step.machine.device, seed=step.seed, window=recipe.effective_batch),
+        **trainer_settings(step.machine, name=step.name, seed=step.seed, window=recipe.effective_batch),
     )
 
 
-def trainer_settings(*, device: str, seed: int, window: int) -> dict[str, Any]:
-    """What both trainers share. Mixed precision is off: weights are already bfloat16 (or 4-bit) and adapters stay float32."""
+def trainer_settings(machine: Machine, *, name: str, seed: int, window: int) -> dict[str, Any]:
+    """What both trainers share. Mixed precision is off: weights are already bfloat16 (or 4-bit) and adapters stay float32.
+
+    `machine.report_to` names experiment trackers, which are told every logged step of the run `name`; they keep their own settings and keys.
+    """
+    device = choose_device(machine.device).type
     return {
         "per_device_train_batch_size": window,  # a batch of the trainer is a whole window; how it is cut is ours
         "gradient_accumulation_steps": 1,
         "adam_beta2": 0.98,  # a run of a few hundred steps never fills a 0.999 memory, and a doubled beta doubles raw gradients (ALGORITHMS 4)
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "optim": "adamw_torch_fused" if choose_device(device).type == "cuda" else "adamw_torch",
+        "optim": "adamw_torch_fused" if device == "cuda" else "adamw_torch",
         "bf16": False,
         "gradient_checkpointing": False,  # layers that are computed again do so by themselves
-        "use_cpu": choose_device(device).type == "cpu",
+        "use_cpu": device == "cpu",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "epoch",
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "ddp_find_unused_parameters": False,
-        "report_to": [],
+        "report_to": list(machine.report_to),
+        "project": "socratune",
+        "run_name": name,
+        "trackio_static_space_id": False,  # nothing goes to the Hub by itself
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,

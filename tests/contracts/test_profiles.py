@@ -87,6 +87,7 @@ def test_all_faults_are_told_at_once() -> None:
     ("overrides", "words"),
     [
         ({"execution.train.processes": 99}, "is less than execution.train.processes 99"),
+        ({"execution.train.report_to": ["trackio"]}, "trackio is not installed; pip install trackio"),
         ({"recipe.align.select_questions": 999}, "is more than recipe.sample.dev"),
         ({"recipe.sft.select_questions": 999}, "recipe.sft.select_questions 999 is more than recipe.sample.dev"),
         ({"recipe.sft.reasoning": "prompt"}, "the label stands there too"),

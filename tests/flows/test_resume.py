@@ -5,15 +5,21 @@ The tests of this file share one artifact root and are run in the order in which
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from pptx import Presentation
 from prefect.client.orchestration import get_client
 
+from tasks.contracts.artifacts import ArtifactRoot
+from tasks.contracts.outcomes import Findings
+from tasks.contracts.rows import Prediction
 from tasks.gateways.simulated_teacher import SimulatedServer
+from tasks.logic.benchmarks.strategyqa import score
 from tests.flows.pipeline import Pipeline, wait_for
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -88,7 +94,17 @@ def test_the_finished_run_says_all_that_it_promised(pipeline: Pipeline) -> None:
     assert costs["soft"]["ms_per_question"] > costs["self_consistency"]["ms_per_question"] > 0
     assert summary["calibration"].keys() == {"zero_shot", "track_a", "track_a_matched", "track_b", "aligned", "facts_only"}
     folder = max(pipeline.root.glob("data/runs/*"))
-    assert {path.name for path in folder.iterdir()} == {"summary.json", "report.html", "refs.json", "track_a.jsonl", "track_b.jsonl", "pairs.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        "summary.json", "report.html", "slides.pptx", "predictions", "refs.json", "track_a.jsonl", "track_b.jsonl", "pairs.jsonl",
+    }  # fmt: skip
+    read = ArtifactRoot(pipeline.root)
+    refs = Findings.model_validate_json((folder / "refs.json").read_text(encoding="utf-8")).predictions
+    gold = {row.qid: row.answer == "yes" for row in read.read(refs["track_b/dev"], Prediction)}
+    for name, model in {**summary["models"], "facts_only": summary["controls"]["facts_only"]}.items():
+        said = json.loads((folder / "predictions" / f"{name}.json").read_text(encoding="utf-8"))
+        figures = score(said, [{"qid": qid, "answer": gold[qid]} for qid in said])
+        assert figures["accuracy"] == model["arms"][model["headline"]]["accuracy"]
+    assert Presentation(str(folder / "slides.pptx")).slides
 
 
 def test_a_second_run_computes_nothing(pipeline: Pipeline, teacher: tuple[SimulatedServer, str]) -> None:

@@ -1,4 +1,4 @@
-"""StrategyQA (Geva et al. 2021): official fields, the three named splits that publications use, and the official accuracy.
+"""StrategyQA (Geva et al. 2021): official fields, the three named splits that publications use, and the official figures of a prediction file.
 
 Splits: `hub` 1,038 / 565 / 687 (train / dev / test), `finetune_cot` 1,603 / 687 (Ho et al. 2022; dev is a fixed stratified 200 of its train) and
 `author` 2,061 / 229 (no test). They are lists of question ids in `strategyqa_splits.json`; both the released and the authors' own ids are known.
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Question
 from tasks.logic.answers import sentences
+from tasks.logic.benchmarks.strategyqa_figures import recall, sari
 from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, stratified
 
 NAMED_SPLITS = ("hub", "finetune_cot", "author")
@@ -85,22 +86,49 @@ def exemplars() -> frozenset[str]:
 
 
 def score(predictions: object, gold: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The official accuracy: `accuracy` over the `n` gold questions; one that is `missing` from `predictions`, or null there, is wrong.
+    """The official figures over all `n` gold questions: `accuracy`, `sari` and `recall_at_10`, each in 0..1.
 
-    `predictions` is {qid: {"answer": ...}}, {qid: answer} or [{"qid": ..., "answer": ...}]; an answer is true, false, "yes", "no" or null.
-    Raises DataError when gold is unlabelled or repeats an id, when an answer is something else, or when no prediction belongs to gold.
+    `predictions` is {qid: {"answer": ..., "decomposition": [step], "paragraphs": [id]}}, {qid: answer} or [{"qid": ..., "answer": ...}]; an answer is true,
+    false, "yes", "no" or null. `sari` is there when predictions have a `decomposition` and every gold row has one, `recall_at_10` when they have
+    `paragraphs` and every gold row has `evidence`; else the key is absent. The official evaluator refuses a file that lacks a question; here a question
+    that is `missing` counts as 0 in every figure, and so does an answer that is null.
+    Raises DataError when gold is unlabelled or repeats an id, when a prediction is something else or lacks what others have, or when none belongs to gold.
     """
-    labels: dict[str, bool] = {}
+    rows = _gold(gold)
+    given = _by_qid(predictions)
+    said = {qid: _predicted(qid, value.get("answer")) for qid, value in given.items()}
+    if not rows.keys() & said.keys():
+        raise DataError(f"none of {len(said)} predictions belongs to one of {len(rows)} gold questions; score against the gold file of the same questions")
+    right = sum(said.get(qid) is row["answer"] for qid, row in rows.items())
+    figures: dict[str, float] = {"accuracy": right / len(rows)}
+    if steps := _lists(given, "decomposition") if _all_have(rows, "decomposition") else {}:
+        asked = {qid: (_text(rows[qid], "question", number), steps[qid]) for number, qid in enumerate(rows, start=1) if qid in steps}
+        figures["sari"] = sum(sari(question, said, rows[qid]["decomposition"]) for qid, (question, said) in asked.items()) / len(rows)
+    if found := _lists(given, "paragraphs") if _all_have(rows, "evidence") else {}:
+        figures["recall_at_10"] = sum(recall(row["evidence"], found.get(qid, [])) for qid, row in rows.items()) / len(rows)
+    return {**figures, "n": len(rows), "missing": len(rows.keys() - said.keys())}
+
+
+def _gold(gold: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Labelled rows by question id."""
+    rows: dict[str, Mapping[str, Any]] = {}
     for number, row in enumerate(gold, start=1):
         qid = _text(row, "qid", number)
-        if qid in labels:
+        if qid in rows:
             raise DataError(f"gold row {number}: qid {qid} occurs twice; remove one of the rows")
-        labels[qid] = _label(row, number)
-    said = {qid: _predicted(qid, value) for qid, value in _by_qid(predictions)}
-    if not labels.keys() & said.keys():
-        raise DataError(f"none of {len(said)} predictions belongs to one of {len(labels)} gold questions; score against the gold file of the same questions")
-    right = sum(said.get(qid) is label for qid, label in labels.items())
-    return {"accuracy": right / len(labels), "n": len(labels), "missing": len(labels.keys() - said.keys())}
+        _label(row, number)
+        rows[qid] = row
+    return rows
+
+
+def _all_have(rows: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Whether every gold row has the field. Raises DataError for one that is no list: steps as texts, or annotators as lists of steps."""
+    for qid, row in rows.items():
+        value = row.get(name)
+        entries = (str,) if name == "decomposition" else (list,)
+        if value is not None and not (isinstance(value, list) and all(isinstance(entry, entries) for entry in value)):
+            raise DataError(f"`{name}` of gold question {qid} is not what the official files have there; it is {value!r:.80}")
+    return all(row.get(name) is not None for row in rows.values())
 
 
 def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Question]:
@@ -152,16 +180,28 @@ def _label(row: Mapping[str, Any], number: int) -> bool:
     return label
 
 
-def _by_qid(predictions: object) -> list[tuple[str, object]]:
+def _by_qid(predictions: object) -> dict[str, Mapping[str, Any]]:
+    """Predictions as objects by question id, whatever their form."""
     if isinstance(predictions, Mapping):
-        return [(str(qid), value.get("answer") if isinstance(value, Mapping) else value) for qid, value in predictions.items()]
+        return {str(qid): value if isinstance(value, Mapping) else {"answer": value} for qid, value in predictions.items()}
     if isinstance(predictions, Sequence) and not isinstance(predictions, str) and all(isinstance(row, Mapping) for row in predictions):
-        pairs = [(_text(row, "qid", number), row.get("answer")) for number, row in enumerate(predictions, start=1)]
+        pairs = [(_text(row, "qid", number), row) for number, row in enumerate(predictions, start=1)]
         twice = [qid for qid, count in Counter(qid for qid, _ in pairs).items() if count > 1]
         if not twice:
-            return pairs
+            return dict(pairs)
         raise DataError(f"the predictions answer question {twice[0]} twice; keep one answer a question")
     raise DataError('predictions must be {qid: {"answer": true}}, {qid: "yes"} or a list of {"qid", "answer"}')
+
+
+def _lists(given: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, list[str]]:
+    """One field of all predictions, {} where none has it; all or none, as the official evaluator wants it."""
+    found = {qid: value[name] for qid, value in given.items() if name in value}
+    if found and (lacking := given.keys() - found.keys()):
+        raise DataError(f"the prediction for question {min(lacking)} has no `{name}`, others have one; give every prediction the same fields")
+    for qid, value in found.items():
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise DataError(f"`{name}` of the prediction for question {qid} must be a list of texts, it is {value!r:.80}")
+    return found
 
 
 def _predicted(qid: str, value: object) -> bool | None:

@@ -92,12 +92,12 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], *, x_label: st
 
 def nice_ticks(low: float, high: float, *, most: int) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]; at least two, about `most`."""
-    span = (high - low) or abs(high) or 1.0
+    span = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else abs(high) or 1.0  # less than that is rounding
     raw = span / max(1, most - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
+    return [round(index * step, 10 - math.floor(math.log10(step))) for index in range(first, max(last, first + 1) + 1)]
 
 
 def thin(points: Sequence[Point]) -> list[Point]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +148,81 @@ def test_accuracy_is_the_share_of_equal_answers(pairs: list[tuple[bool, bool]]) 
 def test_unusable_files_are_refused(predictions: object, gold: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         score(predictions, gold)
+
+
+RICH: list[dict[str, Any]] = [
+    {"qid": "a", "question": "Is it big?", "answer": True, "decomposition": ["What is it?", "Is #1 big?"], "evidence": [[[["P-1", "P-2"]], ["no_evidence"]]]},
+    {"qid": "b", "question": "Was it?", "answer": False, "decomposition": ["When was it?"], "evidence": [[["operation"]], [[["P-3"], "operation"], [["P-4"]]]]},
+]
+
+
+def official(**changes: Any) -> dict[str, Any]:
+    said = {qid: {"answer": True, "decomposition": ["Is it big?"], "paragraphs": ["P-1", "P-9"]} for qid in ("a", "b")}
+    return {qid: {**row, **changes.get(qid, {})} for qid, row in said.items()}
+
+
+def test_the_three_figures_worked_by_hand() -> None:
+    # a: the question "is it big ?" asked back, gold "what is it ? is #1 big ?" (words with their capitals: Is it big ? / What is it ? Is #1 big ?).
+    # 1-grams: nothing added of What, is, #1: F1 0; kept Is, it, big, ? = all four, wanted the same: 1; nothing deleted: 1. (0 + 1 + 1) / 3.
+    # 2-grams: source Is-it, it-big, big-?; gold shares big-? only. Added 0; kept precision 1/3, recall 1: F1 1/2; deleted nothing: 1. (0 + 1/2 + 1) / 3.
+    # 3- and 4-grams: gold shares none of Is-it-big, it-big-? / Is-it-big-?. Added 0; kept precision 0: 0; deleted nothing: 1. (0 + 0 + 1) / 3.
+    first = (2 / 3 + 0.5 + 1 / 3 + 1 / 3) / 4
+    assert score(official(), RICH[:1])["sari"] == pytest.approx(first, abs=1e-12)
+    # b: "Is it big ?" for the question "Was it ?", gold "When was it ?".
+    # 1-grams: added Is, big, wanted When, was: 0; kept it, ?, wanted it, ?: 1; deleted Was, wanted Was: 1. 2/3.
+    # 2-grams: Was-it, it-?; said Is-it, it-big, big-?; gold When-was, was-it, it-?. Added 0; kept nothing, so precision 1, recall 0/1: 0; deleted both, right
+    # is Was-it: 1/2. (0 + 0 + 1/2) / 3. 3-grams: Was-it-? is neither said nor gold: added 0; kept nothing of nothing: 1; deleted rightly: 1. 2/3.
+    # 4-grams: the source has none. Added Is-it-big-? for When-was-it-?: 0; kept 1; deleted 1. 2/3.
+    second = (2 / 3 + 0.5 / 3 + 2 / 3 + 2 / 3) / 4
+    # Recall: a has P-1 of P-1, P-2; of b's annotators one has no evidence and the other P-3, P-4, neither of them found.
+    assert score(official(), RICH) == pytest.approx({"accuracy": 0.5, "sari": (first + second) / 2, "recall_at_10": 0.25, "n": 2, "missing": 0}, abs=1e-12)
+
+
+def test_a_perfect_decomposition_scores_one_and_the_annotator_who_agrees_most_counts() -> None:
+    said = official(a={"decomposition": RICH[0]["decomposition"], "paragraphs": ["P-2", "P-1"]}, b={"decomposition": ["When was it?"], "paragraphs": ["P-4"]})
+    assert score(said, RICH) == {"accuracy": 0.5, "sari": 1.0, "recall_at_10": 0.75, "n": 2, "missing": 0}
+
+
+def test_only_the_first_ten_paragraphs_count() -> None:
+    late = official(a={"paragraphs": [f"X-{number}" for number in range(9)] + ["P-1", "P-2"]})
+    assert score(late, RICH)["recall_at_10"] == 0.25
+
+
+def test_a_missing_prediction_scores_nothing_in_any_figure() -> None:
+    said = {"a": {"answer": True, "decomposition": RICH[0]["decomposition"], "paragraphs": ["P-1", "P-2"]}}
+    assert score(said, RICH) == {"accuracy": 0.5, "sari": 0.5, "recall_at_10": 0.5, "n": 2, "missing": 1}
+
+
+def test_figures_that_cannot_be_computed_are_absent() -> None:
+    answers = {qid: {"answer": True} for qid in ("a", "b")}
+    assert set(score(answers, RICH)) == {"accuracy", "n", "missing"}
+    assert set(score(official(), [{**row, "evidence": None} for row in RICH])) == {"accuracy", "sari", "n", "missing"}
+    assert set(score(official(), [RICH[0], {"qid": "b", "question": "Was it?", "answer": False}])) == {"accuracy", "n", "missing"}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "gold", "message"),
+    [
+        ({"a": {"answer": True, "decomposition": []}, "b": {"answer": True}}, RICH, "question b has no `decomposition`"),
+        (official(b={"paragraphs": "P-1"}), RICH, "`paragraphs` of the prediction for question b must be a list of texts"),
+        (official(b={"decomposition": [1]}), RICH, "`decomposition` of the prediction for question b must be a list of texts"),
+        (official(), [{**RICH[0], "decomposition": "What?"}, RICH[1]], "`decomposition` of gold question a"),
+        (official(), [{**RICH[0], "evidence": ["P-1"]}, RICH[1]], "`evidence` of gold question a"),
+    ],
+)
+def test_fields_of_the_wrong_kind_are_named(predictions: object, gold: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        score(predictions, gold)
+
+
+EVALUATOR = Path(__file__).resolve().parents[4] / "shared" / "data" / "strategyqa" / "evaluator"
+
+
+@pytest.mark.skipif(not EVALUATOR.is_dir(), reason="the official evaluator's sample files are not on this machine; they state no licence")
+def test_the_published_figures_of_the_official_sample_files() -> None:
+    read = {name: json.loads((EVALUATOR / f"{name}.json").read_text(encoding="utf-8")) for name in ("gold_small", "predictions_small", "expected")}
+    published = read["expected"]["small"]
+    figures = score(read["predictions_small"], read["gold_small"])
+    assert figures["accuracy"] == published["Accuracy"]
+    assert figures["sari"] == pytest.approx(published["SARI"], abs=1e-12)
+    assert figures["recall_at_10"] == pytest.approx(published["Recall@10"], abs=1e-12)

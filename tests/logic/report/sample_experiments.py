@@ -43,6 +43,12 @@ def draft_record(verdict: str = "pass", *, confounded: bool = False) -> tuple[di
     return record, [score(rows) for rows in read.values()]
 
 
+def draft(verdict: str = "pass", *, confounded: bool = False) -> dict[str, Any] | None:
+    """summary.json's `draft`."""
+    record, scores = draft_record(verdict, confounded=confounded)
+    return draft_summary(record, scores, split="dev")
+
+
 def mass(enrichment: float, *, n: int = 196) -> Mass:
     return Mass(
         n=n, mass=0.38 * enrichment, token_share=0.38, enrichment=enrichment, verdict_mass=0.07, verdict_share=0.02, questions_mass=0.31,
@@ -140,8 +146,7 @@ def many_transcripts(n: int = 687) -> tuple[Transcript, ...]:
 
 def full_summary(**replaced: Any) -> dict[str, Any]:
     """summary.json with every experiment."""
-    record, scores = draft_record()
-    values: dict[str, Any] = {"draft": draft_summary(record, scores, split="dev"), "attribution": attribution(), "judge": judge()}
+    values: dict[str, Any] = {"draft": draft(), "attribution": attribution(), "judge": judge()}
     return sample_summary(**{**values, **replaced})
 
 

@@ -56,6 +56,7 @@ EXPERIMENTS = {
     "recipe.ablate.matched": True,
     "recipe.attribute.questions": 8,
     "recipe.judge.kind": "simulated",
+    "recipe.judge.model": "simulated-judge",
 }
 MODELS = ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned")
 
