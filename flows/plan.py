@@ -87,7 +87,7 @@ class Plan:
     @property
     def readings(self) -> list[Reading]:
         """Which model is read on which split under which arms."""
-        return readings(self.recipe.grade)
+        return readings(self.recipe.grade, self.recipe.ablate)
 
     @property
     def trained_controls(self) -> tuple[Track, ...]:

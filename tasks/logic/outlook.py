@@ -105,7 +105,7 @@ def _trained_controls(recipe: Recipe) -> list[str]:
 
 def _readings(recipe: Recipe, *, questions: Mapping[str, int], prompt: int, reason: int) -> list[Work]:
     made = []
-    for reading in readings(recipe.grade):
+    for reading in readings(recipe.grade, recipe.ablate):
         asked = questions.get(reading.split, 0)
         sizes = {arm: min(size or asked, asked) for arm, size in reading.arms.items()}
         sampled = max(sizes.get(Arm.SELF_CONSISTENCY, 0), sizes.get(Arm.SOFT, 0))  # both read the same chains

@@ -137,7 +137,8 @@ def test_pooled_comparison_adds_up_the_seeds():
     runs = []
     for number, (gained, lost) in enumerate([(30, 5), (28, 6), (25, 9)]):
         new, old = outcomes(gained=gained, lost=lost, both=200 - gained - lost)
-        runs.append(tuple([type(row)(**{**vars(row), "qid": f"{number}-{row.qid}"}) for row in side] for side in (new, old)))
+        new, old = ([type(row)(**{**vars(row), "qid": f"{number}-{row.qid}"}) for row in side] for side in (new, old))
+        runs.append((new, [old]))
     found = compare_pooled("aligned_vs_track_b", runs, resamples=1000, seed=0, claim=-0.03)
     assert found.n == 600
     assert found.difference == pytest.approx(63 / 600)
