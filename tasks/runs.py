@@ -23,9 +23,9 @@ def show_run(folder: Path) -> str:
     return "\n".join(tables[name] for name in ("results", "comparisons", "class-shares"))
 
 
-def pool_runs(runs: Sequence[Path]) -> str:
+def pool_runs(runs: Sequence[Path | str]) -> str:
     """Markdown tables: every comparison by run and pooled over runs, runs and questions resampled together; then those of the draft, where all have them."""
-    found = [_run(folder) for folder in runs]
+    found = [_run(Path(folder)) for folder in runs]
     tables = [pooled_table(pool_comparisons(found, resamples=10_000, seed=0))]
     drafts, experiment = pool_drafts([(split, rows) for _, split, rows in found], resamples=10_000, seed=0)
     if experiment is not None:
