@@ -1,4 +1,4 @@
-"""The command line: `run PROFILE`, `plan PROFILE`, `audit PROFILE`, `fetch PROFILE`, `show RUN`, `pool RUN...`, `cross-validate PROFILE`, `score BENCHMARK`, `ledger ...`."""
+"""The command line: `run PROFILE`, `plan`, `audit`, `fetch`, `show RUN`, `pool RUN...`, `cross-validate PROFILE`, `score BENCHMARK`, `ledger ...`."""
 
 from __future__ import annotations
 

@@ -44,15 +44,16 @@ def mcnemar(gained: int, lost: int) -> float:
 def sign_flip(changes: Sequence[float], *, resamples: int, seed: int) -> float:
     """Two-sided p value of the paired permutation test (Fisher 1935): each question's change could as well have had the other sign if nothing changed.
 
-    For changes that are no counts, such as new minus the mean of several old readings. Exact where 2^n is not more than `resamples`. Raises DataError
-    where there is no change to flip.
+    For changes that are no counts, such as new minus the mean of several old readings. Exact where 2^(questions that changed) is not more than
+    `resamples`. Raises DataError where there is no question.
     """
     if not changes:
         raise DataError("a paired comparison needs at least one question")
-    if not any(changes):
+    moved = [change for change in changes if change]  # no change stays none under either sign
+    if len(moved) < 2:
         return 1.0
     found = permutation_test(
-        (np.asarray(changes, dtype=np.float64),),
+        (np.asarray(moved, dtype=np.float64),),
         lambda values, axis: np.mean(values, axis=axis),
         permutation_type="samples",
         vectorized=True,
