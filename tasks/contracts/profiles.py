@@ -127,9 +127,7 @@ def _sft_faults(recipe: Recipe) -> list[str]:
 def _ablation_faults(recipe: Recipe) -> list[str]:
     faults = []
     if recipe.ablate.matched and "rewrite" not in recipe.pair.arms:
-        faults.append(
-            "recipe.ablate.matched: no preference pair shows a draft for a twin to do without; add rewrite to recipe.pair.arms, or set it to false"
-        )
+        faults.append("recipe.ablate.matched: no preference pair shows a draft for a twin to do without; add rewrite to recipe.pair.arms, or set it to false")
     faults += [
         f"recipe.ablate.arms: {arm} is compared with {other} alone; add it, or leave both out"
         for arm, other in (("draft_questions", "draft_verdict"), ("draft_verdict", "draft_questions"))

@@ -18,7 +18,6 @@ from tasks.logic.answers import turn
 from tasks.logic.benchmarks import Benchmark
 
 NEIGHBOURS = 8  # drafts of like length that are shuffled among themselves: fewer match length better, more give shuffles that differ
-TRIES = 8  # of a block's order, to avoid handing a question the very text that it had
 LENGTH_SLACK = 0.25  # share of the longer draft by which two drafts of like length may differ
 FILLER = "This line is here to fill the space and it tells the reader nothing about the matter at hand."
 
@@ -58,8 +57,9 @@ def neutral(draft: str) -> str:
 def shuffled(rows: Sequence[Drafted], *, seed: int | str) -> tuple[list[Drafted], dict[str, int]]:
     """Every question with the draft of another one, of the same verdict and of like length; and what could not be matched, by reason.
 
-    A derangement: each draft is used once, none stays with its question. A verdict that only one draft has cannot be matched. Raises DataError for
-    fewer than two questions.
+    A derangement: each draft is used once, none stays with its question. A verdict that only one draft has cannot be matched; a question may get words
+    equal to its own where drafts repeat one another, because turning those away would make a shuffled draft tell what its own one says. Raises
+    DataError for fewer than two questions.
     """
     if len(rows) < 2:
         raise DataError(f"drafts cannot be shuffled over {len(rows)} questions; set recipe.ablate.questions to at least 2, or 0 for all")
@@ -67,9 +67,7 @@ def shuffled(rows: Sequence[Drafted], *, seed: int | str) -> tuple[list[Drafted]
     donors = [0] * len(rows)
     for group in _groups(rows):
         for block in _blocks(sorted(group, key=lambda place: (_words(rows[place].draft), rng.random())), rng=rng):
-            orders = [_cycle(block, rng=rng) for _ in range(TRIES)]
-            best = min(orders, key=lambda order: sum(rows[place].draft == rows[donor].draft for place, donor in order.items()))
-            for place, donor in best.items():
+            for place, donor in _cycle(block, rng=rng).items():
                 donors[place] = donor
     pairs = [(row, rows[donor]) for row, donor in zip(rows, donors, strict=True)]
     reasons: Counter[str] = Counter()

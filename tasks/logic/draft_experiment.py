@@ -105,6 +105,12 @@ def _judged(compared: Sequence[Comparison], *, unmatched: dict[str, dict[str, in
             "No preference pair showed the aligned model a draft, so its twin without drafts learned the same: there is no effect of the drafts to find. "
             "Raise recipe.pair.samples or recipe.curate.pair_share."
         )
+    notes += [
+        f"{count:,} drafts had nothing that {arm} could show: {reason} (recipe.draft.model, recipe.draft.max_new_tokens)."
+        for arm, reasons in unmatched.items()
+        for reason, count in reasons.items()
+        if arm in (Arm.DRAFT_QUESTIONS, Arm.DRAFT_VERDICT) and 2 * count > max(each.n for each in compared)
+    ]
     if any(each.n < FEWEST for each in compared):
         notes.append(f"Comparisons on fewer than {FEWEST} questions are called underpowered whatever they show.")
     return DraftExperiment(verdict=verdict, confounded=not twin, comparisons=list(family.values()), unmatched=unmatched, notes=tuple(notes))

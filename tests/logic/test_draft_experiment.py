@@ -101,6 +101,18 @@ def test_half_of_the_evidence_is_not_enough_to_pass(missing: tuple[str, ...]) ->
     assert found(without(COPIES, TWIN)).verdict == "fail"
 
 
+def test_drafts_without_questions_are_told_where_they_are_most() -> None:
+    def notes(count: int) -> tuple[str, ...]:
+        unmatched = {"draft_questions": {"draft without a question": count}, "shuffled_draft_1": {"same text": 150}}
+        made = draft_experiment(read(ASKS), split="dev", resamples=100, seed=0, unmatched=unmatched, rewrite_pairs=30)
+        assert made is not None
+        assert made.unmatched == unmatched
+        return made.notes
+
+    assert notes(90) == ()
+    assert "150 drafts had nothing that draft_questions could show" in notes(150)[0]
+
+
 def test_nothing_is_said_where_no_draft_was_changed() -> None:
     rows = [*read({"rewrite": 0.9}), *read({TWIN: 0.9})[:0]]
     assert draft_experiment(rows, split="dev", resamples=100, seed=0, unmatched={}, rewrite_pairs=None) is None
