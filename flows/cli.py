@@ -1,4 +1,4 @@
-"""The command line: `socratune run PROFILE`, `plan`, `audit`, `ask PROFILE QUESTION`, then `show RUN`, `pool RUN...`, `publish RUN`, and more."""
+"""The command line: `socratune run PROFILE`, `plan`, `audit`, `ask PROFILE QUESTION`, `cross-validate`, then `show RUN`, `pool RUN...`, `publish RUN`, ..."""
 
 from __future__ import annotations
 
@@ -176,6 +176,28 @@ def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data
         typer.echo(pool_runs(runs))
     except SocratuneError as error:
         _stop(error)
+
+
+@app.command("cross-validate")
+def cross_validate(
+    profile: Annotated[str, typer.Argument(help="A StrategyQA profile in deployments/profiles or the path of a YAML file")],
+    folds: Annotated[int, typer.Option(min=2, max=10, help="Into how many parts the questions are cut; each is tested once")] = 5,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines")] = False,
+) -> None:
+    """Run the pipeline once a fold, each question tested once by a model that never saw it, and pool the comparisons. The same command goes on after a stop.
+
+    Example: socratune cross-validate strategyqa-recorded --folds 5 --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE]'
+    """
+    _quiet_prefect(verbose=verbose)
+    from flows.progress import cross_validate_with_progress
+
+    try:
+        typer.echo(asyncio.run(cross_validate_with_progress(profile, parse_changes(changes or []), folds=folds, console=console)))
+    except SocratuneError as error:
+        _stop(error)
+    except KeyboardInterrupt:
+        _stop(SocratuneError("stopped; run the same command again to go on from here"), code=130)
 
 
 @app.command()

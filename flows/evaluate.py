@@ -36,7 +36,7 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
             )
     scores = await grade(
         run, predictions=predictions, train=corpus.questions["train"], graded=corpus.questions[recipe.grade.split],
-        benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
+        pairs=students.pairs if recipe.ablate.matched else None, benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
     )  # fmt: skip
     judged = None
     if (arm := plan.judged_arm) is not None:

@@ -78,7 +78,7 @@ def _judging(plan: Plan, ahead: Foreseen) -> list[RenderableType]:
     if ("judge", True) in {(label, stored) for label, stored, _ in ahead.stages}:
         return [Text("The judge: everything is asked and stored.")]
     split = plan.recipe.grade.split
-    limits = [size for size in (plan.recipe.judge.questions, *judged_sizes(plan.recipe.grade), plan.splits[split]) if size]
+    limits = [size for size in (plan.recipe.judge.questions, *judged_sizes(plan.recipe.grade, plan.recipe.ablate), plan.splits[split]) if size]
     calls = f"at most {2 * min(limits):,} calls" if limits else f"at most two calls a question of {split}"
     return [Text(f"The judge ({plan.recipe.judge.model}): {calls}, for both orders of each pair; not in the table above.")]
 

@@ -73,7 +73,7 @@ class Plan:
     @property
     def judged_arm(self) -> Arm | None:
         """The arm whose clarifying questions a judge compares; None where nobody is asked to."""
-        return judged_arm(self.recipe.grade) if self.recipe.judge.kind != "none" else None
+        return judged_arm(self.recipe.grade, self.recipe.ablate) if self.recipe.judge.kind != "none" else None
 
     @property
     def labels(self) -> Path | None:
@@ -98,7 +98,7 @@ class Plan:
     @property
     def readings(self) -> list[Reading]:
         """Which model is read on which split under which arms."""
-        return readings(self.recipe.grade)
+        return readings(self.recipe.grade, self.recipe.ablate)
 
     @property
     def trained_controls(self) -> tuple[Track, ...]:

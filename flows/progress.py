@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -10,6 +11,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from flows.cross_validate import cross_validate
 from flows.evaluate import evaluate
 from flows.full_pipeline import full_pipeline
 from flows.plan import open_plan
@@ -24,13 +26,25 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
     open_plan(profile, overrides)
+    with _bars(console):
+        outcome = await FLOWS[until](profile, dict(overrides))
+    return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
+
+
+async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any], *, folds: int, console: Console) -> str:
+    """Run every fold of a cross-validation; returns the pooled tables as Markdown."""
+    with _bars(console):
+        return await cross_validate(profile, folds, dict(overrides))
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[None]:
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=console) as bars, watch.listen(_Bars(bars)):
-        outcome = await FLOWS[until](profile, dict(overrides))
-    return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
+        yield
 
 
 class _Bars:

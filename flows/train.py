@@ -7,11 +7,12 @@ from prefect import flow
 from flows.plan import Overrides, ProfileName, open_plan
 from flows.teach import teach
 from tasks.align import align
-from tasks.contracts.artifacts import ModelRef
+from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.outcomes import Corpus, Students
-from tasks.contracts.readings import Track, exam_arm
+from tasks.contracts.readings import TWIN, Track, exam_arm, twin_exam_arm
+from tasks.contracts.rows import Pair
 from tasks.finetune import finetune, steps_of
-from tasks.pair import pair
+from tasks.pair import pair, pair_no_draft
 from tasks.publish import publish_training
 
 
@@ -30,6 +31,12 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
             recipe=recipe.sft, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
 
+    async def prefer(pairs: TableRef[Pair], exam: str) -> ModelRef:
+        return track_b if not pairs.rows else await align(
+            run, pairs=pairs, student=corpus.student, track_b=track_b, dev=corpus.drafted["dev"], benchmark=recipe.benchmark, recipe=recipe.align,
+            exam_arm=exam, exam_max_new_tokens=recipe.grade.max_new_tokens, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
+        )  # fmt: skip
+
     track_a = await fit(Track.TRACK_A)
     track_b = await fit(Track.TRACK_B, init=track_a if recipe.sft.init == "track_a" else None)
     same_length = steps_of(run, track_a) == steps_of(run, track_b)  # then Track A is its own matched twin
@@ -41,10 +48,12 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
         run, curated=corpus.curated, taught=corpus.taught, student=corpus.student, track_b=track_b, benchmark=recipe.benchmark,
         recipe=recipe.pair, max_length=recipe.align.max_length, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
     )  # fmt: skip
-    adapters["aligned"] = track_b if not pairs.rows else await align(
-        run, pairs=pairs, student=corpus.student, track_b=track_b, dev=corpus.drafted["dev"], benchmark=recipe.benchmark,
-        recipe=recipe.align, exam_arm=exam_arm(recipe.grade.headline.aligned), exam_max_new_tokens=recipe.grade.max_new_tokens,
-        allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
-    )  # fmt: skip
+    adapters["aligned"] = await prefer(pairs, exam_arm(recipe.grade.headline.aligned))
+    if recipe.ablate.matched:
+        bare = await pair_no_draft(
+            run, pairs=pairs, curated=corpus.curated, student=corpus.student, track_b=track_b, benchmark=recipe.benchmark,
+            max_length=recipe.align.max_length, numbers=recipe.student,
+        )  # fmt: skip
+        adapters[TWIN] = await prefer(bare, twin_exam_arm(recipe.grade.headline.aligned))
     await publish_training(run, adapters)
     return Students(adapters=adapters, pairs=pairs)

@@ -8,7 +8,7 @@ from tasks.contracts.recipes import PairRecipe, Student
 from tasks.contracts.rows import Arm, Completion, Curated, Pair, Request, Taught
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement
+from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement, without_drafts
 from tasks.stage import Table, Work, table_stage
 
 
@@ -54,3 +54,33 @@ async def pair(
     pairs = with_disagreement(read_rows(work.folder / referenced.out, Pair), work.root.read(taught, Taught))
     summary = {"questions": len({row.qid for row in rows}), "samples": len(requests), "turned_away": built.turned_away, "sampling": sampled.summary}
     return Table(pairs, Pair, summary)
+
+
+@table_stage("pair-no-draft", version=1, run_name="pair without drafts")
+async def pair_no_draft(
+    work: Work,
+    *,
+    pairs: TableRef[Pair],
+    curated: TableRef[Curated],
+    student: ModelRef,
+    track_b: ModelRef,
+    benchmark: str,
+    max_length: int,
+    numbers: Student,
+) -> Table[Pair]:
+    """The very same pairs with the drafts taken out of their prompts, and what the reference thinks of both sides under those."""
+    bare = without_drafts(work.root.read(pairs, Pair), work.root.read(curated, Curated), benchmark=get_benchmark(benchmark))
+    counts = {"pairs": len(bare), "taken_out": sum(pair.arm == Arm.NO_DRAFT for pair in bare)}
+    if not bare:
+        return Table([], Pair, {**counts, "note": "no preference pair to train on: the twin is Track B itself, as the aligned model is"})
+    write_rows(work.folder / "pairs.parquet", bare, Pair)
+    reference = ReferenceStep(
+        weights=work.weights(student, track_b, numbers),
+        digest=track_b.digest,
+        pairs="pairs.parquet",
+        max_length=max_length,
+        machine=work.machine,
+        out="referenced.parquet",
+    )
+    (referenced,) = await work.run(reference)
+    return Table(read_rows(work.folder / referenced.out, Pair), Pair, counts)

@@ -11,7 +11,7 @@ from tasks.contracts.readings import SAMPLED, Chains
 from tasks.contracts.recipes import Student
 from tasks.contracts.rows import Arm, Completion, Drafted, Prediction, Request
 from tasks.logic.arms import reading_costs, self_consistency, soft, soft_requests
-from tasks.logic.asking import arm_requests, predictions, settled
+from tasks.logic.asking import arm_requests, greedy_requests, predictions, settled
 from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
@@ -36,11 +36,11 @@ async def predict(
 ) -> Table[Prediction]:
     """Greedy answers, and answers of `chains` for the sampled arms; `arms` says how many questions each arm reads, 0 = all.
 
-    A reading of a test split goes into the register.
+    A reading of a test split goes into the register; the record says by arm which drafts could not be changed as intended.
     """
     wording = get_benchmark(benchmark)
     rows = work.root.read(questions, Drafted)
-    read = {Arm(arm): rows[: size or None] for arm, size in arms.items()}
+    read = {arm: rows[: size or None] for arm, size in arms.items()}
     drawn = max((read.get(arm, []) for arm in SAMPLED), key=len)
     weights = work.weights(student, adapter, numbers)
 
@@ -59,7 +59,8 @@ async def predict(
             out=f"{file}-completions.parquet",
         )
 
-    greedy = [request for arm, some in read.items() if arm not in SAMPLED for request in arm_requests(some, arm=arm, benchmark=wording)]
+    asked = {arm: greedy_requests(some, arm=arm, benchmark=wording, seed=seed) for arm, some in read.items() if arm not in SAMPLED}
+    greedy = [request for requests, _ in asked.values() for request in requests]
     steps = {"greedy": step("greedy", greedy)} if greedy else {}
     if chains is not None:
         sampled = arm_requests(drawn, arm=Arm.REASONING, benchmark=wording, samples=chains.samples)
@@ -74,7 +75,8 @@ async def predict(
     if split == "test":
         work.root.register_test_read({"model": model, "arms": dict(arms), "questions": questions.digest, "key": work.address.key})
     cost = reading_costs(made, seconds={name: each["seconds"] for name, each in done.items()})
-    return Table(settled(made, unparsed=unparsed), Prediction, {"cost": cost, "steps": done})
+    unmatched = {arm: reasons for arm, (_, reasons) in asked.items() if reasons}
+    return Table(settled(made, unparsed=unparsed), Prediction, {"cost": cost, "steps": done, "unmatched": unmatched})
 
 
 async def _answers(work: Work, steps: Mapping[str, AnswerStep]) -> tuple[dict[str, list[Completion]], dict[str, dict[str, Any]]]:

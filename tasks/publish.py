@@ -80,6 +80,12 @@ async def publish_report(report: Report) -> None:
         await acreate_markdown_artifact(key=f"summary-{key}", markdown=text, description=f"{key.replace('-', ' ').capitalize()} as in the report")
 
 
+@_in_real_runs
+async def publish_pooled(tables: str) -> None:
+    """The comparisons of several runs, pooled."""
+    await acreate_markdown_artifact(key="pooled-comparisons", markdown=tables, description="Comparisons by run and over all runs")
+
+
 def _training_line(record: Mapping[str, Any]) -> dict[str, Any]:
     summary = record["summary"]
     shown = ("examples", "pairs", "steps", "tokens", "final_loss", "kept_epoch")

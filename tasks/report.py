@@ -13,7 +13,7 @@ from prefect import task
 
 from tasks.contracts.artifacts import ModelRef, TableRef, write_atomically
 from tasks.contracts.outcomes import Corpus, Findings, Report, Students
-from tasks.contracts.readings import Track, headline_arms
+from tasks.contracts.readings import TWIN, Track, headline_arms
 from tasks.contracts.recipes import Profile
 from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Score, Taught, TokenShare
 from tasks.logic.benchmarks import get_benchmark
@@ -68,16 +68,17 @@ def read_summary(report: Report) -> dict[str, Any]:
 def _refs(profile: Profile, corpus: Corpus, students: Students, findings: Findings) -> list[tuple[str, TableRef[Any] | ModelRef]]:
     """Every artifact behind a run with its name, in the order of the flow."""
     adapters = dict(students.adapters)
-    aligned = adapters.pop("aligned")
+    aligned, twin = adapters.pop("aligned"), adapters.pop(TWIN, None)
     return [
         (f"student {profile.recipe.student.model}", corpus.student),
         *((f"sample {split}", ref) for split, ref in corpus.questions.items()),
         *((f"draft {split}", ref) for split, ref in corpus.drafted.items()),
         ("teach", corpus.taught),
         ("curate", corpus.curated),
-        *((f"{ref.stage} {name}", ref) for name, ref in adapters.items()),
+        *((f"finetune {name}", ref) for name, ref in adapters.items()),
         ("pair", students.pairs),
         ("align", aligned),
+        *([(f"align {TWIN}", twin)] if twin else []),
         *((f"predict {name}", ref) for name, ref in findings.predictions.items()),
         ("grade", findings.scores),
         *([("attribute", findings.attributed)] if findings.attributed else []),

@@ -9,7 +9,9 @@ from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.failures import DataError
 from tasks.contracts.outcomes import Findings, read_run
 from tasks.contracts.rows import Prediction
-from tasks.logic.evaluation import pool_comparisons, pooled_table
+from tasks.logic.claims import pooled_table
+from tasks.logic.draft_experiment import pool_drafts
+from tasks.logic.evaluation import pool_comparisons
 from tasks.logic.report.tables import render_markdown_tables
 
 
@@ -19,9 +21,14 @@ def show_run(folder: Path) -> str:
     return "\n".join(tables[name] for name in ("results", "comparisons", "draft", "attribution", "judge", "class-shares") if name in tables)
 
 
-def pool_runs(runs: Sequence[Path]) -> str:
-    """A Markdown table: every comparison by run and pooled over runs, seeds and questions resampled together."""
-    return pooled_table(pool_comparisons([_run(folder) for folder in runs], resamples=10_000, seed=0))
+def pool_runs(runs: Sequence[Path | str]) -> str:
+    """Markdown tables: every comparison by run and pooled over runs, runs and questions resampled together; then those of the draft, where all have them."""
+    found = [_run(Path(folder)) for folder in runs]
+    tables = [pooled_table(pool_comparisons(found, resamples=10_000, seed=0))]
+    drafts, experiment = pool_drafts([(split, rows) for _, split, rows in found], resamples=10_000, seed=0)
+    if experiment is not None:
+        tables += [pooled_table(drafts), "\n".join([f"Learns by asking: **{experiment.verdict}**", *experiment.notes])]
+    return "\n\n".join(tables)
 
 
 def _run(folder: Path) -> tuple[dict[str, str], str, list[Prediction]]:

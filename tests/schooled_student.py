@@ -6,6 +6,7 @@ Preference pairs need a student whose samples have verdicts; a random one never 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,21 @@ VERDICTS = ("So it is.\nFinal answer: Yes<|stop|>", "So it is.\nFinal answer: No
 
 def make_schooled_student(folder: Path) -> Path:
     """Train the tiny student to answer pocketqa's reasoning prompts with a random verdict; takes a few seconds."""
+    questions = pocketqa.sample(split="train", n=48, seed=9)
+    lessons = [(yes_no.reasoning_prompt(row.question), VERDICTS[index // 2 % 2]) for index, row in enumerate(questions)]
+    return school(folder, lessons, steps=STEPS, batch=BATCH)
+
+
+def school(folder: Path, lessons: Sequence[tuple[str, str]], *, steps: int, batch: int) -> Path:
+    """A tiny student trained on the completions of (prompt, completion) lessons; writes it into `folder`."""
     make_tiny_student(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rng = random.Random(0)
-    questions = pocketqa.sample(split="train", n=48, seed=9)
-    lessons = [(_turn(tokenizer, row.question), VERDICTS[index // 2 % 2]) for index, row in enumerate(questions)]
+    turns = [(_turn(tokenizer, prompt), completion) for prompt, completion in lessons]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(STEPS):
-        loss = model(**_batch(tokenizer, rng.sample(lessons, BATCH))).loss
+    for _ in range(steps):
+        loss = model(**_batch(tokenizer, rng.sample(turns, batch))).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -38,8 +45,8 @@ def make_schooled_student(folder: Path) -> Path:
     return folder
 
 
-def _turn(tokenizer: Any, question: str) -> str:
-    messages = [{"role": "user", "content": yes_no.reasoning_prompt(question)}]
+def _turn(tokenizer: Any, prompt: str) -> str:
+    messages = [{"role": "user", "content": prompt}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.contracts.failures import ProfileError
+from tasks.contracts.folds import fold_of
 from tasks.contracts.readings import judged_arm
 from tasks.contracts.recipes import Profile, Recipe, Teacher
 
@@ -108,6 +109,7 @@ def _contradictions(profile: Profile) -> list[str]:
     faults += _sample_faults(recipe)
     faults += _sft_faults(recipe)
     faults += _judge_faults(recipe)
+    faults += _ablation_faults(recipe)
     faults += [
         f"{name}.select_questions {asked} is more than recipe.sample.dev {recipe.sample.dev}"
         for name, asked in (("recipe.sft", recipe.sft.select_questions), ("recipe.align", recipe.align.select_questions))
@@ -130,6 +132,18 @@ def _sft_faults(recipe: Recipe) -> list[str]:
     return faults
 
 
+def _ablation_faults(recipe: Recipe) -> list[str]:
+    faults = []
+    if recipe.ablate.matched and "rewrite" not in recipe.pair.arms:
+        faults.append("recipe.ablate.matched: no preference pair shows a draft for a twin to do without; add rewrite to recipe.pair.arms, or set it to false")
+    faults += [
+        f"recipe.ablate.arms: {arm} is compared with {other} alone; add it, or leave both out"
+        for arm, other in (("draft_questions", "draft_verdict"), ("draft_verdict", "draft_questions"))
+        if arm in recipe.ablate.arms and other not in recipe.ablate.arms
+    ]
+    return faults
+
+
 def _teacher_faults(teacher: Teacher, *, mode: str) -> list[str]:
     faults = []
     if mode == "batch" and teacher.kind == "recorded":
@@ -149,7 +163,7 @@ def _judge_faults(recipe: Recipe) -> list[str]:
     faults = []
     if judge.kind == "simulated" and not judge.model.startswith("simulated"):
         faults.append(f"recipe.judge.model: a simulated judge answers on this machine and must not pass for {judge.model}; call it simulated-judge")
-    if judged_arm(recipe.grade) is None:
+    if judged_arm(recipe.grade, recipe.ablate) is None:
         faults.append(
             "recipe.judge.kind: Track B and the aligned model share no arm that asks questions; add reasoning to recipe.grade.side_arms, or set it to none"
         )
@@ -179,12 +193,13 @@ def _sample_faults(recipe: Recipe) -> list[str]:
     sample = recipe.sample
     if recipe.benchmark == "pocketqa":
         faults = ["recipe.sample.path: pocketqa is built in; set it to null"] if sample.path else []
+        faults += ["recipe.sample.split: pocketqa draws its own splits and has no folds; set it to null"] if sample.split else []
         return faults + ["recipe.sample: pocketqa has thousands of questions; give train, dev and test a size"] * (0 in (sample.train, sample.dev, sample.test))
     faults = []
     if not sample.path:
         faults.append("recipe.sample.path: strategyqa needs its question file (JSON or JSONL) or a hub id; set it with --set recipe.sample.path=FILE")
-    if sample.split not in ("hub", "finetune_cot", "author"):
-        faults.append(f"recipe.sample.split: {sample.split!r} is not one of hub, finetune_cot, author")
+    if sample.split not in ("hub", "finetune_cot", "author") and not fold_of(sample.split or ""):
+        faults.append(f"recipe.sample.split: {sample.split!r} is not one of hub, finetune_cot, author, nor a fold such as cv5-0")
     if sample.kinds is not None:
         faults.append("recipe.sample.kinds: strategyqa has no kinds; set it to null")
     if sample.entity_disjoint or {"entity_disjoint", "entity_prior"} & set(recipe.grade.controls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from tasks.contracts.recipes import Grade
+from tasks.contracts.recipes import Ablate, Grade
 from tasks.contracts.rows import Arm
 
 
@@ -60,6 +60,13 @@ SIDE_ARMS: dict[str, tuple[Arm, ...]] = {
 }
 SAMPLED = (Arm.SELF_CONSISTENCY, Arm.SOFT)
 _PARTS = (Arm.DIRECT, Arm.REASONING)  # of the adaptive arm
+ABLATIONS = (Arm.NO_DRAFT, Arm.SHUFFLED_DRAFT, Arm.NEUTRAL_DRAFT, Arm.DRAFT_QUESTIONS, Arm.DRAFT_VERDICT)
+TWIN = "aligned_no_draft"  # aligned on the same pairs with the drafts taken out of their prompts
+
+
+def kind_of(arm: str) -> Arm:
+    """The arm that a reading's arm is one of: shuffles are numbered, shuffled_draft_1 and so on. Raises ValueError for a name that is no arm's."""
+    return Arm.SHUFFLED_DRAFT if arm.removeprefix(f"{Arm.SHUFFLED_DRAFT}_").isdecimal() else Arm(arm)
 
 
 def headline_arms(grade: Grade) -> dict[str, str]:
@@ -82,8 +89,13 @@ def exam_arm(headline: str) -> str:
     return headline if headline in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE) else Arm.REASONING.value
 
 
-def readings(grade: Grade) -> list[Reading]:
-    """Every reading that a grade recipe asks for: on dev what thresholds are chosen on, then models in the order of the result table."""
+def twin_exam_arm(headline: str) -> str:
+    """The same for the twin without drafts: where the aligned model rewrites, it does so without one."""
+    return Arm.NO_DRAFT.value if exam_arm(headline) == Arm.REWRITE else exam_arm(headline)
+
+
+def readings(grade: Grade, ablate: Ablate) -> list[Reading]:
+    """Every reading that a recipe asks for: on dev what thresholds are chosen on, then models in the order of the result table, the twin last."""
     heads = headline_arms(grade)
     sizes = {"aligned": grade.aligned_questions}
     controls = [name for name in ("facts_only", "shuffled_rationale") if name in grade.controls]
@@ -92,6 +104,11 @@ def readings(grade: Grade) -> list[Reading]:
         | {arm.value: grade.arm_questions for arm in SIDE_ARMS.get(model, ()) if arm in grade.side_arms and arm != heads[model]}
         for model in ("zero_shot", "track_a", "track_a_matched", "track_b", "aligned", *controls)
     }
+    if ablate.arms:
+        wanted["aligned", grade.split] = _joined(wanted["aligned", grade.split], _draft_arms(ablate))
+    if ablate.matched:
+        wanted["aligned", grade.split] = _joined(wanted["aligned", grade.split], {Arm.REWRITE.value: ablate.questions})
+        wanted[TWIN, grade.split] = {Arm.NO_DRAFT.value: ablate.questions}
     if "entity_disjoint" in grade.controls:
         wanted |= {(model, "entity_disjoint"): {heads[model]: 0} for model in ("track_a", "track_b", "aligned")}
     wanted = {place: _with_parts(arms) for place, arms in wanted.items()}
@@ -100,19 +117,26 @@ def readings(grade: Grade) -> list[Reading]:
     return [Reading(model, split, arms, chains if set(SAMPLED) & arms.keys() else None) for (model, split), arms in everything.items()]
 
 
-def judged_arm(grade: Grade) -> Arm | None:
+def _draft_arms(ablate: Ablate) -> dict[str, int]:
+    """The full draft and every changed one, on the same questions."""
+    shuffles = [f"{Arm.SHUFFLED_DRAFT}_{number}" for number in range(1, ablate.shuffles + 1)]
+    arms = [name for arm in ablate.arms for name in (shuffles if arm == "shuffled_draft" else [arm])]
+    return dict.fromkeys([Arm.REWRITE.value, *arms], ablate.questions)
+
+
+def judged_arm(grade: Grade, ablate: Ablate) -> Arm | None:
     """The arm whose clarifying questions a judge compares: the first of reasoning and rewrite that Track B and the aligned model are both read under."""
-    return next((arm for arm in (Arm.REASONING, Arm.REWRITE) if all(arm in arms for arms in _both_judged(grade))), None)
+    return next((arm for arm in (Arm.REASONING, Arm.REWRITE) if all(arm in arms for arms in _both_judged(grade, ablate))), None)
 
 
-def judged_sizes(grade: Grade) -> list[int]:
+def judged_sizes(grade: Grade, ablate: Ablate) -> list[int]:
     """How many questions each of the two is read on under that arm, 0 = all. Raises KeyError where there is no such arm."""
-    arm = judged_arm(grade)
-    return [arms[str(arm)] for arms in _both_judged(grade)]
+    arm = judged_arm(grade, ablate)
+    return [arms[str(arm)] for arms in _both_judged(grade, ablate)]
 
 
-def _both_judged(grade: Grade) -> list[dict[str, int]]:
-    return [each.asked for each in readings(grade) if each.split == grade.split and each.model in ("track_b", "aligned")]
+def _both_judged(grade: Grade, ablate: Ablate) -> list[dict[str, int]]:
+    return [each.asked for each in readings(grade, ablate) if each.split == grade.split and each.model in ("track_b", "aligned")]
 
 
 def _with_parts(arms: dict[str, int]) -> dict[str, int]:

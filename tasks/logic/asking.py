@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from tasks.contracts.rows import Arm, Completion, Drafted, Exam, Prediction, Question, Request, Verdict
+from tasks.logic.ablations import ablated
 from tasks.logic.benchmarks import Benchmark
 
 
@@ -25,6 +26,12 @@ def drafted(questions: Sequence[Question], completions: Sequence[Completion], *,
         values = {name: getattr(question, name) for name in Question.__dataclass_fields__}
         rows.append(Drafted(**values, draft=completion.text, draft_verdict=parsed.verdict, draft_questions=parsed.questions, drafter=drafter))
     return rows
+
+
+def greedy_requests(rows: Sequence[Drafted], *, arm: str, benchmark: Benchmark, seed: int) -> tuple[list[Request], dict[str, int]]:
+    """Requests of an arm that is answered once, under the draft that it shows; and what of the drafts could not be changed as intended, by reason."""
+    shown = ablated(rows, arm=arm, benchmark=benchmark, seed=seed)
+    return [replace(request, arm=arm) for request in arm_requests(shown.rows, arm=shown.prompt, benchmark=benchmark)], shown.unmatched
 
 
 def arm_requests(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark, samples: int = 1) -> list[Request]:
@@ -47,7 +54,7 @@ def arm_requests(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark, sam
 
 def exams(rows: Sequence[Drafted], *, arm: Arm, benchmark: Benchmark) -> list[Exam]:
     """Requests with their gold answers, by which alignment chooses its epoch. An arm made of reasoning chains is examined by one greedy chain."""
-    arm = arm if arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE) else Arm.REASONING
+    arm = arm if arm in (Arm.DIRECT, Arm.REASONING, Arm.REWRITE, Arm.NO_DRAFT) else Arm.REASONING
     answers = {row.qid: row.answer for row in rows}
     return [Exam(**asdict(request), answer=answers[request.qid]) for request in arm_requests(rows, arm=arm, benchmark=benchmark)]
 

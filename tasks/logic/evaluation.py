@@ -12,22 +12,8 @@ from tasks.contracts.recipes import Grade
 from tasks.contracts.rows import Arm, Prediction, Question, Score, Verdict
 from tasks.logic.arms import calibrated
 from tasks.logic.calibration import calibration_error, matthews
-from tasks.logic.scores import Comparison, compare, compare_pooled, holm, score
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A comparison fixed before a test split is read. `claim`: 0 = better at all; negative = not worse by that much."""
-
-    new: str
-    old: str
-    claim: float
-
-    @property
-    def name(self) -> str:
-        """The comparison's name in the summary."""
-        return f"{self.new}_vs_{self.old}"
-
+from tasks.logic.claims import Claim, Pooled, Sides, compare_family, pool_family
+from tasks.logic.scores import Comparison, score
 
 CLAIMS = (
     Claim(new="track_b", old="track_a", claim=0.0),
@@ -75,18 +61,9 @@ def grade_predictions(predictions: Sequence[Prediction], *, recipe: Grade, seed:
         cells[row.model, row.arm, row.split].append(row)
     found = _calibrate(cells, recipe.split) if recipe.calibrate else {}
     heads = headline_arms(recipe)
-    present = {claim.name: claim for claim in CLAIMS if all((name, heads[name], recipe.split) in cells for name in (claim.new, claim.old))}
-    compared = [
-        compare(
-            name,
-            *_both_answered(cells[claim.new, heads[claim.new], recipe.split], cells[claim.old, heads[claim.old], recipe.split]),
-            resamples=recipe.bootstrap,
-            seed=seed,
-            claim=claim.claim,
-        )
-        for name, claim in present.items()
-    ]
-    return Grading(scores=[score(rows) for rows in cells.values()], comparisons=holm(compared), calibration=found)
+    sides = {name: [cells[name, arm, recipe.split]] for name, arm in heads.items() if (name, arm, recipe.split) in cells}
+    compared = compare_family(CLAIMS, sides, resamples=recipe.bootstrap, seed=seed)
+    return Grading(scores=[score(rows) for rows in cells.values()], comparisons=compared, calibration=found)
 
 
 def _calibrate(cells: dict[tuple[str, str, str], list[Prediction]], split: str) -> dict[str, Calibration]:
@@ -114,12 +91,6 @@ def margin_figures(rows: Sequence[Prediction]) -> MarginFigures:
     )
 
 
-def _both_answered(new: Sequence[Prediction], old: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
-    """Both sides on the questions that both were read on: one may have read only the first of them."""
-    shared = {row.qid for row in new} & {row.qid for row in old}
-    return [row for row in new if row.qid in shared], [row for row in old if row.qid in shared]
-
-
 def baseline_predictions(questions: Sequence[Question], verdicts: Sequence[str], *, model: str) -> list[Prediction]:
     """Verdicts of a baseline without a model, one a question, as predictions of the direct arm."""
     return [
@@ -142,44 +113,14 @@ def baseline_predictions(questions: Sequence[Question], verdicts: Sequence[str],
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pooled:
-    """One comparison over several runs: each run's own figures, and all of them together."""
-
-    runs: tuple[Comparison, ...]
-    together: Comparison
-
-
 def pool_comparisons(runs: Sequence[tuple[Mapping[str, str], str, Sequence[Prediction]]], *, resamples: int, seed: int) -> list[Pooled]:
     """Every claim that all runs can answer. A run is (headline arms, graded split, predictions)."""
-    cells = [_headline_cells(*run) for run in runs]
-    pooled = []
-    for claim in CLAIMS:
-        if not all(claim.new in each and claim.old in each for each in cells):
-            continue
-        pairs = [_both_answered(each[claim.new], each[claim.old]) for each in cells]
-        single = tuple(compare(claim.name, new, old, resamples=resamples, seed=seed, claim=claim.claim) for new, old in pairs)
-        pooled.append(Pooled(runs=single, together=compare_pooled(claim.name, pairs, resamples=resamples, seed=seed, claim=claim.claim)))
-    return pooled
+    return pool_family(CLAIMS, [_headline_sides(*run) for run in runs], resamples=resamples, seed=seed)
 
 
-def pooled_table(pooled: Sequence[Pooled]) -> str:
-    """Markdown: a line for each run, and one in bold for all runs together."""
-    lines = ["| comparison | run | n | difference, pp | 95 % interval | p | verdict |", "|---|---|---|---|---|---|---|"]
-    for each in pooled:
-        lines += [_pooled_line(run, str(number)) for number, run in enumerate(each.runs, start=1)]
-        lines.append(_pooled_line(each.together, "**all**"))
-    return "\n".join(lines)
-
-
-def _pooled_line(each: Comparison, run: str) -> str:
-    interval = f"{100 * each.ci_low:+.1f} to {100 * each.ci_high:+.1f}"
-    return f"| {each.name} | {run} | {each.n} | {100 * each.difference:+.1f} | {interval} | {each.p_value:.2g} | {each.verdict} |"
-
-
-def _headline_cells(heads: Mapping[str, str], split: str, predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+def _headline_sides(heads: Mapping[str, str], split: str, predictions: Sequence[Prediction]) -> Sides:
     cells: dict[str, list[Prediction]] = defaultdict(list)
     for row in predictions:
         if row.split == split and heads.get(row.model) == row.arm:
             cells[row.model].append(row)
-    return cells
+    return {model: [rows] for model, rows in cells.items()}

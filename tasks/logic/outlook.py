@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.contracts.readings import readings
+from tasks.contracts.readings import SAMPLED, readings
 from tasks.contracts.recipes import Recipe, Sft
 from tasks.contracts.rows import Arm
 from tasks.contracts.shapes import Shape
@@ -105,11 +105,12 @@ def _trained_controls(recipe: Recipe) -> list[str]:
 
 def _readings(recipe: Recipe, *, questions: Mapping[str, int], prompt: int, reason: int) -> list[Work]:
     made = []
-    for reading in readings(recipe.grade):
+    for reading in readings(recipe.grade, recipe.ablate):
         asked = questions.get(reading.split, 0)
         sizes = {arm: min(size or asked, asked) for arm, size in reading.arms.items()}
         sampled = max(sizes.get(Arm.SELF_CONSISTENCY, 0), sizes.get(Arm.SOFT, 0))  # both read the same chains
-        chains = sizes.get(Arm.REASONING, 0) + sizes.get(Arm.REWRITE, 0) + recipe.grade.samples * sampled
+        written = sum(size for arm, size in sizes.items() if arm not in (Arm.DIRECT, Arm.ADAPTIVE, *SAMPLED))
+        chains = written + recipe.grade.samples * sampled
         name = f"predict {reading.model} on {reading.split}"
         made.append(Work(stage=name, kind="read", tokens=asked * (prompt + ANSWER_TOKENS)))
         if chains:

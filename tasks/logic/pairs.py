@@ -63,6 +63,12 @@ def balance_chosen(pairs: Sequence[Pair], *, seed: int) -> list[Pair]:
     return [pair for index, pair in enumerate(pairs) if index in kept]
 
 
+def without_drafts(pairs: Sequence[Pair], curated: Sequence[Curated], *, benchmark: Benchmark) -> list[Pair]:
+    """The very same pairs, in their order and with their suspicion, the draft taken out of every rewrite prompt."""
+    rows = {row.qid: row for row in curated}
+    return [replace(pair, arm=Arm.NO_DRAFT, prompt=benchmark.prompt(Arm.NO_DRAFT, rows[pair.qid])) if pair.arm == Arm.REWRITE else pair for pair in pairs]
+
+
 def with_disagreement(pairs: Sequence[Pair], taught: Sequence[Taught]) -> list[Pair]:
     """Pairs with their suspicion score in [0, 1]: rank-average of the teacher's own disagreement (weight 0.5) and the reference's sign (0.2), ALGORITHMS 3.2.
 

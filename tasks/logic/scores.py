@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Prediction, Score, Verdict
-from tasks.logic.statistics import ALPHA, Interval, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, unseen_share, wilson
+from tasks.logic.statistics import ALPHA, Interval, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, sign_flip, unseen_share, wilson
 from tasks.logic.statistics import holm as holm_adjusted
 
 YES_NO = (Verdict.YES.value, Verdict.NO.value)
@@ -32,7 +32,7 @@ class Comparison:
     difference: float
     ci_low: float
     ci_high: float
-    p_value: float  # exact McNemar, two-sided
+    p_value: float  # two-sided: exact McNemar, or sign flips where a side is the mean of several readings
     p_holm: float  # adjusted over its family; equals p_value until `holm` has seen the family
     minimal_detectable: float
     claim: float
@@ -90,23 +90,35 @@ def compare(name: str, new: Sequence[Prediction], old: Sequence[Prediction], *, 
 
     `claim` is the difference that was promised; negative = "not worse by that much". Raises DataError when the questions or gold answers differ.
     """
-    change = _changes(name, new, old)
+    change = _changes(name, new, [old])
     right_old = {row.qid: is_right(row) for row in old}
     interval = paired_bootstrap([is_right(row) for row in new], [right_old[row.qid] for row in new], resamples=resamples, seed=seed)
-    return _comparison(name, list(change.values()), interval, difference=sum(change.values()) / len(change), claim=claim)
+    return _comparison(name, list(change.values()), interval, p_value=_mcnemar(change.values()), claim=claim)
+
+
+def compare_mean(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Prediction]], *, resamples: int, seed: int, claim: float = 0.0) -> Comparison:
+    """Compare a reading with the mean of several readings of the same questions, such as shuffles; a question's change lies in [-1, 1].
+
+    The interval resamples questions and readings, the p value flips signs over questions. Raises DataError as `compare` does.
+    """
+    interval = pooled_bootstrap([_changes(f"{name}, reading {number}", new, [old]) for number, old in enumerate(olds, start=1)], resamples=resamples, seed=seed)
+    change = list(_changes(name, new, olds).values())
+    return _comparison(name, change, interval, p_value=sign_flip(change, resamples=resamples, seed=seed), claim=claim)
 
 
 def compare_pooled(
-    name: str, runs: Sequence[tuple[Sequence[Prediction], Sequence[Prediction]]], *, resamples: int, seed: int, claim: float = 0.0
+    name: str, runs: Sequence[tuple[Sequence[Prediction], Sequence[Sequence[Prediction]]]], *, resamples: int, seed: int, claim: float = 0.0
 ) -> Comparison:
-    """Compare two models over several seeds, one (new, old) pair of predictions each; the interval resamples seeds and questions.
+    """Compare two models over several runs, each a reading of the new model and one of the old (or several, which count by their mean).
 
-    McNemar runs on the summed counts: exact when each seed has its own questions, approximate when seeds share them (then trust the interval).
+    The interval resamples runs and questions. The p value sums the runs: exact when each has its own questions, as folds do, approximate when they
+    share them, as seeds do (then trust the interval).
     """
-    changes = [_changes(f"{name}, seed {number}", new, old) for number, (new, old) in enumerate(runs, start=1)]
+    changes = [_changes(f"{name}, run {number}", new, olds) for number, (new, olds) in enumerate(runs, start=1)]
     interval = pooled_bootstrap(changes, resamples=resamples, seed=seed)
     flat = [value for change in changes for value in change.values()]
-    return _comparison(name, flat, interval, difference=sum(flat) / len(flat), claim=claim)
+    p_value = _mcnemar(flat) if all(len(olds) == 1 for _, olds in runs) else sign_flip(flat, resamples=resamples, seed=seed)
+    return _comparison(name, flat, interval, p_value=p_value, claim=claim)
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -131,25 +143,30 @@ def finding(*, difference: float, interval: Interval, p_holm: float, claim: floa
     return Finding.PASS if passed else Finding.FAIL if failed else Finding.UNDERPOWERED
 
 
-def _comparison(name: str, change: Sequence[int], interval: Interval, *, difference: float, claim: float) -> Comparison:
-    gained, lost = change.count(1), change.count(-1)
-    unseen = unseen_share(len(change))  # no resample holds a kind of pair that was not seen: 20 equal answers would have an interval without width
-    low, high = min(interval.low, difference - unseen * (not lost)), max(interval.high, difference + unseen * (not gained))
-    p_value = mcnemar(gained, lost)
+def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_value: float, claim: float) -> Comparison:
+    n = len(change)
+    difference = sum(change) / n
+    unseen = unseen_share(n)  # no resample holds a kind of pair that was not seen: 20 equal answers would have an interval without width
+    lost, gained = any(value < 0 for value in change), any(value > 0 for value in change)
     return _judged(
         Comparison(
             name=name,
-            n=len(change),
+            n=n,
             difference=difference,
-            ci_low=low,
-            ci_high=high,
+            ci_low=min(interval.low, difference - unseen * (not lost)),
+            ci_high=max(interval.high, difference + unseen * (not gained)),
             p_value=p_value,
             p_holm=p_value,
-            minimal_detectable=minimal_detectable_difference(len(change), (gained + lost) / len(change)),
+            minimal_detectable=minimal_detectable_difference(n, sum(value * value for value in change) / n),
             claim=claim,
             verdict=Finding.UNDERPOWERED,
         )
     )
+
+
+def _mcnemar(changes: Iterable[float]) -> float:
+    signs = Counter(changes)
+    return mcnemar(signs[1], signs[-1])
 
 
 def _judged(each: Comparison) -> Comparison:
@@ -157,15 +174,16 @@ def _judged(each: Comparison) -> Comparison:
     return replace(each, verdict=verdict)
 
 
-def _changes(name: str, new: Sequence[Prediction], old: Sequence[Prediction]) -> dict[str, int]:
-    """new - old in {-1, 0, 1} by question, in the order of `new`."""
-    after, before = _by_question(new), _by_question(old)
-    if not after or after.keys() != before.keys():
-        odd = sorted(after.keys() ^ before.keys())
-        raise DataError(f"{name}: the two models were not asked the same questions ({len(after)} and {len(before)}; {len(odd)} differ, e.g. {odd[:3]})")
-    if relabelled := [qid for qid in after if after[qid].answer != before[qid].answer]:
-        raise DataError(f"{name}: {len(relabelled)} questions have different gold answers on the two sides, e.g. {relabelled[0]}")
-    return {qid: is_right(row) - is_right(before[qid]) for qid, row in after.items()}
+def _changes(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Prediction]]) -> dict[str, float]:
+    """new - mean of old in [-1, 1] by question, in the order of `new`."""
+    after, before = _by_question(new), [_by_question(old) for old in olds]
+    for side in before:
+        if not after or after.keys() != side.keys():
+            odd = sorted(after.keys() ^ side.keys())
+            raise DataError(f"{name}: the two models were not asked the same questions ({len(after)} and {len(side)}; {len(odd)} differ, e.g. {odd[:3]})")
+        if relabelled := [qid for qid in after if after[qid].answer != side[qid].answer]:
+            raise DataError(f"{name}: {len(relabelled)} questions have different gold answers on the two sides, e.g. {relabelled[0]}")
+    return {qid: is_right(row) - sum(is_right(side[qid]) for side in before) / len(before) for qid, row in after.items()}
 
 
 def _by_question(predictions: Sequence[Prediction]) -> Mapping[str, Prediction]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, permutation_test
 from statsmodels.stats.multitest import multipletests
 
 from tasks.contracts.failures import DataError
@@ -40,6 +40,29 @@ def wilson(correct: int, n: int) -> Interval:
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided p value of the exact McNemar test (McNemar 1947): discordant pairs are fair coin tosses if nothing changed."""
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+
+
+def sign_flip(changes: Sequence[float], *, resamples: int, seed: int) -> float:
+    """Two-sided p value of the paired permutation test (Fisher 1935): each question's change could as well have had the other sign if nothing changed.
+
+    For changes that are no counts, such as new minus the mean of several old readings. Exact where 2^(questions that changed) is not more than
+    `resamples`. Raises DataError where there is no question.
+    """
+    if not changes:
+        raise DataError("a paired comparison needs at least one question")
+    moved = [change for change in changes if change]  # no change stays none under either sign
+    if len(moved) < 2:
+        return 1.0
+    found = permutation_test(
+        (np.asarray(moved, dtype=np.float64),),
+        lambda values, axis: np.mean(values, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=_CHUNK,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 class Kappa(NamedTuple):
@@ -86,10 +109,10 @@ def paired_bootstrap(new: Sequence[bool], old: Sequence[bool], *, resamples: int
     return _percentiles((drawn[:, 0] - drawn[:, 1]) / n)
 
 
-def pooled_bootstrap(runs: Sequence[Mapping[str, int]], *, resamples: int, seed: int) -> Interval:
+def pooled_bootstrap(runs: Sequence[Mapping[str, float]], *, resamples: int, seed: int) -> Interval:
     """95 % bootstrap of the mean difference over several seeds, resampling seeds and questions independently (Owen 2007, "pigeonhole").
 
-    Each run maps a question id to new - old in {-1, 0, 1}. Questions that runs share are resampled together, so a question that is hard for every seed
+    Each run maps a question id to new - old in [-1, 1]. Questions that runs share are resampled together, so a question that is hard for every seed
     is not counted as several independent ones. The interval errs on the wide side: noise that belongs to one seed and one question alone is drawn twice.
     Raises DataError when there is no run or an empty one.
     """
@@ -125,6 +148,7 @@ def minimal_detectable_difference(n: int, discordant_share: float, *, alpha: flo
 
     Solves n = (z_a sqrt(psi) + z_b sqrt(psi - D^2))^2 / D^2 for D, psi being the share of discordant pairs. A difference of D cannot come with less
     than D discordant pairs, so psi is at least D: without that floor two models that agree everywhere would seem to prove anything.
+    psi is the mean square of the changes, whose variance is then psi - D^2: so it may also come from changes that are no counts.
     Returns at most 1.0, which says that `n` is too small to show anything. Raises DataError when `n` is 0 or the share is outside 0..1.
     """
     if n <= 0 or not 0 <= discordant_share <= 1:

@@ -25,7 +25,7 @@ def faults(overrides: dict[str, Any], name: str = "demo") -> tuple[str, ...]:
     return caught.value.faults
 
 
-@pytest.mark.parametrize("name", ["demo", "pocketqa"])
+@pytest.mark.parametrize("name", ["demo", "pocketqa", "validate"])
 def test_built_in_profiles_load_as_they_are(name: str) -> None:
     assert load(name).name == name
 
@@ -73,7 +73,7 @@ def test_every_profile_has_a_deployment() -> None:
     deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     full = {each["name"] for each in deployed if each["entrypoint"].startswith("flows/full_pipeline.py")}
     assert full == {path.stem for path in PROFILES.glob("*.yaml")}
-    assert {each["name"] for each in deployed} - full == {"teach", "train", "evaluate"}
+    assert {each["name"] for each in deployed} - full == {"teach", "train", "evaluate", "cross-validate"}
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -111,10 +111,21 @@ def test_all_faults_are_told_at_once() -> None:
             {"recipe.judge.kind": "openai", "recipe.grade.headline": {"zero_shot": "direct", "track_a": "direct", "track_b": "direct", "aligned": "rewrite"}},
             "share no arm that asks questions",
         ),
+        ({"recipe.ablate.matched": True}, "recipe.ablate.matched: no preference pair shows a draft"),
+        ({"recipe.ablate.arms": ["no_draft", "draft_questions"]}, "draft_questions is compared with draft_verdict alone"),
+        ({"recipe.ablate.arms": ["draft_verdict"]}, "draft_verdict is compared with draft_questions alone"),
+        ({"recipe.sample.split": "cv5-0"}, "has no folds"),
+        ({"recipe.benchmark": "strategyqa", "recipe.sample.split": "cv5-5"}, "'cv5-5' is not one of"),
+        ({"recipe.benchmark": "strategyqa", "recipe.sample.split": "cv11-0"}, "'cv11-0' is not one of"),
     ],
 )
 def test_contradictions_are_explained(overrides: dict[str, Any], words: str) -> None:
     assert any(words in fault for fault in faults(overrides))
+
+
+def test_folds_are_named_splits_of_strategyqa() -> None:
+    for fold in ("cv2-1", "cv5-4", "cv10-9"):
+        assert load_profile("strategyqa-8gb", folder=PROFILES, overrides={**STRATEGYQA, "recipe.sample.split": fold}).recipe.sample.split == fold
 
 
 def test_a_ledger_export_may_hold_checks_and_recorded_lines_may_not(tmp_path: Path) -> None:

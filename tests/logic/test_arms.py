@@ -20,7 +20,8 @@ from tasks.logic.scores import is_right, score
 from tests.contracts.test_profiles import PROFILES
 from tests.logic.rows_of import BENCHMARK, drafted, prediction, questions
 
-GRADE: Grade = load_profile("demo", folder=PROFILES, overrides={"recipe.grade.bootstrap": 50, "recipe.grade.controls": []}).recipe.grade
+DEMO = load_profile("demo", folder=PROFILES, overrides={"recipe.grade.bootstrap": 50, "recipe.grade.controls": []}).recipe
+GRADE: Grade = DEMO.grade
 TEXTS = {"yes": "So it is.\nFinal answer: Yes", "no": "It is not.\nFinal answer: No", "unparsed": "Who knows"}
 (ROW,) = [drafted(row) for row in questions(1)]
 
@@ -205,7 +206,7 @@ def test_grading_shows_plain_and_calibrated_figures_of_every_direct_arm_with_mar
 
 
 def asked_for(**changes: object) -> dict[tuple[str, str], dict[str, int]]:
-    return {(each.model, each.split): each.arms for each in readings(GRADE.model_copy(update={"side_arms": (), "controls": (), **changes}))}
+    return {(each.model, each.split): each.arms for each in readings(GRADE.model_copy(update={"side_arms": (), "controls": (), **changes}), DEMO.ablate)}
 
 
 def test_dev_is_read_for_thresholds_only_where_they_are_needed() -> None:
@@ -226,7 +227,7 @@ def test_dev_is_read_for_thresholds_only_where_they_are_needed() -> None:
 
 
 def test_chains_are_drawn_for_sampled_arms_alone_and_the_adaptive_arm_asks_the_student_nothing() -> None:
-    found = {each.model: each for each in readings(GRADE.model_copy(update={"side_arms": ("soft", "adaptive"), "controls": (), "samples": 5}))}
+    found = {each.model: each for each in readings(GRADE.model_copy(update={"side_arms": ("soft", "adaptive"), "controls": (), "samples": 5}), DEMO.ablate)}
     assert found["track_b"].chains == Chains(5, GRADE.temperature)
     assert found["zero_shot"].chains is None
     assert found["track_b"].adaptive == GRADE.arm_questions

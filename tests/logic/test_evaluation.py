@@ -7,11 +7,13 @@ from tasks.contracts.readings import readings
 from tasks.contracts.recipes import Grade
 from tasks.contracts.rows import Arm
 from tasks.logic.asking import arm_requests, exams, predictions
-from tasks.logic.evaluation import baseline_predictions, grade_predictions, pool_comparisons, pooled_table
+from tasks.logic.claims import pooled_table
+from tasks.logic.evaluation import baseline_predictions, grade_predictions, pool_comparisons
 from tests.contracts.test_profiles import PROFILES
 from tests.logic.rows_of import BENCHMARK, completion, drafted, prediction, questions
 
-GRADE: Grade = load_profile("demo", folder=PROFILES, overrides={"recipe.grade.bootstrap": 200}).recipe.grade
+DEMO = load_profile("demo", folder=PROFILES, overrides={"recipe.grade.bootstrap": 200}).recipe
+GRADE: Grade = DEMO.grade
 
 
 def answers(model: str, arm: str, *, right: int, n: int = 40):
@@ -43,7 +45,10 @@ def test_seeds_are_pooled() -> None:
 
 
 def test_every_model_is_read_under_its_headline_arm_in_full() -> None:
-    read = {(each.model, each.split): each.arms for each in readings(GRADE.model_copy(update={"aligned_questions": 7, "controls": ("entity_disjoint",)}))}
+    read = {
+        (each.model, each.split): each.arms
+        for each in readings(GRADE.model_copy(update={"aligned_questions": 7, "controls": ("entity_disjoint",)}), DEMO.ablate)
+    }
     assert read["track_b", "dev"]["reasoning"] == read["track_a", "dev"]["direct"] == 0
     assert read["aligned", "dev"]["reasoning"] == 7
     assert read["track_b", "entity_disjoint"] == {"reasoning": 0}

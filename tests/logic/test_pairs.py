@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.recipes import PairRecipe
 from tasks.contracts.rows import Curated, Pair
-from tasks.logic.pairs import balance_chosen, build_pairs, pair_questions, with_disagreement
+from tasks.logic.pairs import balance_chosen, build_pairs, pair_questions, with_disagreement, without_drafts
 from tests.logic.rows_of import BENCHMARK, completion, curated, questions, taught
 
 RECIPE = PairRecipe(arms=("reasoning",), samples=2, temperature=0.8, max_new_tokens=99, max_length_ratio=1.3, per_question=1)
@@ -100,3 +100,15 @@ def test_disagreement_stays_between_zero_and_one() -> None:
     rows = both_classes()
     pairs: list[Pair] = build(rows, {row.qid: [chain(row, verdict=wrong(row))] for row in rows}).pairs
     assert all(0.0 <= pair.disagreement <= 1.0 for pair in with_disagreement(pairs, []))
+
+
+def test_a_twins_pairs_differ_in_the_prompts_that_showed_a_draft_and_in_nothing_else() -> None:
+    rows = [replace(row, draft="Answer: Yes, surely") for row in both_classes()]
+    said = [completion(row, chain(row, verdict=wrong(row)), arm=arm) for arm in ("rewrite", "reasoning") for row in rows]
+    pairs = sorted(build_pairs(rows, said, recipe=RECIPE, benchmark=BENCHMARK, seed=0).pairs, key=lambda pair: pair.arm, reverse=True)
+    bare = without_drafts(pairs, rows, benchmark=BENCHMARK)
+    assert ["surely" in pair.prompt for pair in pairs] == [True, True, False, False]
+    assert not any("draft" in pair.prompt for pair in bare)
+    assert [pair.arm for pair in bare] == ["no_draft", "no_draft", "reasoning", "reasoning"]
+    assert [replace(pair, arm="", prompt="") for pair in bare] == [replace(pair, arm="", prompt="") for pair in pairs]
+    assert bare[2:] == pairs[2:]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Prediction
-from tasks.logic.scores import Finding, class_shares, compare, compare_pooled, finding, holm, score
+from tasks.logic.scores import Finding, class_shares, compare, compare_mean, compare_pooled, finding, holm, score
 from tasks.logic.statistics import Interval
 
 VERDICTS = st.sampled_from(["yes", "no", "unparsed"])
@@ -137,11 +137,27 @@ def test_pooled_comparison_adds_up_the_seeds():
     runs = []
     for number, (gained, lost) in enumerate([(30, 5), (28, 6), (25, 9)]):
         new, old = outcomes(gained=gained, lost=lost, both=200 - gained - lost)
-        runs.append(tuple([type(row)(**{**vars(row), "qid": f"{number}-{row.qid}"}) for row in side] for side in (new, old)))
+        new, old = ([type(row)(**{**vars(row), "qid": f"{number}-{row.qid}"}) for row in side] for side in (new, old))
+        runs.append((new, [old]))
     found = compare_pooled("aligned_vs_track_b", runs, resamples=1000, seed=0, claim=-0.03)
     assert found.n == 600
     assert found.difference == pytest.approx(63 / 600)
     assert found.verdict is Finding.PASS
+
+
+def test_against_several_readings_a_question_counts_by_their_mean():
+    new, old = outcomes(gained=60, lost=10, both=130)
+    alone, twice = (compare_mean("x", new, olds, resamples=4000, seed=0) for olds in ([old], [old, old]))
+    plain = compare("x", new, old, resamples=4000, seed=0)
+    for each in (alone, twice):
+        assert (each.n, each.difference, each.minimal_detectable) == (plain.n, pytest.approx(plain.difference), pytest.approx(plain.minimal_detectable))
+        assert (each.ci_low, each.ci_high) == pytest.approx((plain.ci_low, plain.ci_high), abs=0.02)
+        assert each.verdict == plain.verdict == Finding.PASS
+    mixed = compare_mean("x", new, [old, new], resamples=500, seed=0)
+    assert mixed.difference == pytest.approx(plain.difference / 2)
+    assert mixed.ci_low <= 0 < mixed.ci_high  # it may as well have been twice the reading that shows nothing
+    with pytest.raises(DataError, match="reading 2: the two models were not asked the same questions"):
+        compare_mean("x", new, [old, old[:-1]], resamples=10, seed=0)
 
 
 @pytest.mark.parametrize(

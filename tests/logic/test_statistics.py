@@ -13,7 +13,7 @@ from statsmodels.stats.inter_rater import cohens_kappa as reference_kappa
 from statsmodels.stats.proportion import proportion_confint
 
 from tasks.contracts.failures import DataError
-from tasks.logic.statistics import cohens_kappa, holm, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, wilson
+from tasks.logic.statistics import cohens_kappa, holm, mcnemar, minimal_detectable_difference, paired_bootstrap, pooled_bootstrap, sign_flip, wilson
 
 P_VALUES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
@@ -57,6 +57,31 @@ def test_mcnemar_keeps_its_level_when_nothing_changed():
     change = pairs[:, :, 0].astype(int) - pairs[:, :, 1]
     rejections = [mcnemar(int((row > 0).sum()), int((row < 0).sum())) <= 0.05 for row in change]
     assert np.mean(rejections) <= 0.05
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 5))
+def test_sign_flips_of_counts_are_mcnemars_test(gained, lost, ties):
+    changes = [1.0] * gained + [-1.0] * lost + [0.0] * ties
+    if changes:
+        assert sign_flip(changes, resamples=2**12, seed=0) == pytest.approx(mcnemar(gained, lost))
+
+
+def test_sign_flips_keep_their_level_against_the_mean_of_five_readings_and_find_a_difference():
+    random = np.random.default_rng(8)
+
+    def p_values(gain, times):
+        hard = random.random((times, 150))  # by question, for all six readings of it
+        right = (0.5 * hard[..., None] + 0.5 * random.random((times, 150, 6))) < np.array([0.6 + gain, *[0.6] * 5])
+        changes = right[..., 0] - right[..., 1:].mean(axis=-1)
+        return np.array([sign_flip(list(each), resamples=999, seed=number) for number, each in enumerate(changes)])
+
+    assert np.mean(p_values(0.0, 400) < 0.05) <= 0.075  # two standard errors above 5 %
+    assert np.mean(p_values(0.1, 50) < 0.05) > 0.7
+
+
+def test_sign_flips_need_a_question():
+    with pytest.raises(DataError, match="at least one question"):
+        sign_flip([], resamples=10, seed=0)
 
 
 def test_bootstrap_interval_covers_the_truth():

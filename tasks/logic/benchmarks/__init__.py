@@ -137,7 +137,7 @@ class _YesNo:
     completion = staticmethod(yes_no.skeleton)
 
     def prompt(self, arm: Arm, question: Drafted) -> str:
-        """The user turn of one arm; only the rewrite arm shows the draft. Raises ValueError for `facts`, which is trained as plain text."""
+        """The user turn of one arm; only the rewrite arm shows the draft. Raises ValueError for an arm that has none of its own."""
         match arm:
             case Arm.DIRECT:
                 return yes_no.direct_prompt(question.question)
@@ -145,6 +145,8 @@ class _YesNo:
                 return yes_no.reasoning_prompt(question.question)
             case Arm.REWRITE:
                 return yes_no.rewrite_prompt(question.question, question.draft)
+            case Arm.NO_DRAFT:
+                return yes_no.no_draft_prompt(question.question)
             case Arm.COUNTERFACTUAL:
                 return yes_no.counterfactual_prompt(question.question)
         raise ValueError(f"the {arm} arm has no prompt")

@@ -2,18 +2,22 @@
 
 Splits: `hub` 1,038 / 565 / 687 (train / dev / test), `finetune_cot` 1,603 / 687 (Ho et al. 2022; dev is a fixed stratified 200 of its train) and
 `author` 2,061 / 229 (no test). They are lists of question ids in `strategyqa_splits.json`; both the released and the authors' own ids are known.
+Beside them cvK-I is fold I of a cross-validation over all questions: its test split is that fold, and over all K folds each question is tested once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from tasks.contracts.failures import DataError
+from tasks.contracts.folds import Fold, fold_of
 from tasks.contracts.rows import Question
 from tasks.logic.answers import sentences
 from tasks.logic.benchmarks.strategyqa_figures import recall, sari
@@ -21,6 +25,7 @@ from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, s
 
 NAMED_SPLITS = ("hub", "finetune_cot", "author")
 _SPLITS = ("train", "dev", "test")  # from the most to the least training-like
+_DEV_OF_FOLD = 8  # every eighth question outside the fold is dev
 _DUPLICATE = "asked again in a less training-like place"
 _EXEMPLAR = "few-shot exemplar of the recorded teachers"
 
@@ -133,9 +138,10 @@ def _all_have(rows: Mapping[str, Mapping[str, Any]], name: str) -> bool:
 
 def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Question]:
     """Rows as questions in file order, every one checked and placed."""
-    places = _places()
-    if named_split not in places.splits:
-        raise DataError(f"StrategyQA has no split named {named_split!r}; set recipe.sample.split to one of {', '.join(NAMED_SPLITS)}")
+    places, fold = _places(), fold_of(named_split)
+    if fold is None and named_split not in places.splits:
+        known = ", ".join(NAMED_SPLITS)
+        raise DataError(f"StrategyQA has no split named {named_split!r}; set recipe.sample.split to one of {known}, or to a fold such as cv5-0")
     seen: dict[str, int] = {}
     questions = []
     for number, row in enumerate(rows, start=1):
@@ -146,8 +152,23 @@ def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Ques
         if qid in seen:
             raise DataError(f"row {number}: question {given} was already given in row {seen[qid]}; remove one of them")
         seen[qid] = number
-        questions.append(_question(row, qid, number, answer=answer, split=places.splits[named_split][qid]))
-    return questions
+        questions.append(_question(row, qid, number, answer=answer, split="" if fold else places.splits[named_split][qid]))
+    return _folded(questions, fold) if fold else questions
+
+
+def _folded(questions: Sequence[Question], fold: Fold) -> list[Question]:
+    """Questions in their order with the split that `fold` gives them, answers in equal shares everywhere; copies of a question stay together."""
+    copies: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        copies[normalised(question.question)].append(question)
+    ranks: dict[str, list[str]] = {"yes": [], "no": []}
+    for text, same in sorted(copies.items(), key=lambda each: hashlib.sha256(min(row.qid for row in each[1]).encode()).digest()):
+        ranks[same[0].answer].append(text)
+    split: dict[str, str] = {}
+    for texts in ranks.values():
+        split |= dict.fromkeys(texts[fold.number :: fold.of], "test")
+        split |= {text: "train" if rank % _DEV_OF_FOLD else "dev" for rank, text in enumerate(text for text in texts if text not in split)}
+    return [replace(question, split=split[normalised(question.question)]) for question in questions]
 
 
 def _question(row: Mapping[str, Any], qid: str, number: int, *, answer: bool, split: str) -> Question:

@@ -85,7 +85,12 @@ def counterfactual_prompt(question: str) -> str:
 def rewrite_prompt(question: str, draft: str) -> str:
     """The rewrite arm: the skeleton, from the question and the drafter's own text (whitespace squeezed, cut at its turn's end)."""
     said = " ".join(turn(draft).split()) or "(empty)"
-    return f"[rewrite] {question}\nStudent draft: {said}\nImprove it. {_SKELETON}"
+    return _rewrite(question, f"Student draft: {said}\n")
+
+
+def no_draft_prompt(question: str) -> str:
+    """The rewrite prompt without the line of the draft, and nothing else changed."""
+    return _rewrite(question, "")
 
 
 def direct_completion(answer: str) -> str:
@@ -132,6 +137,10 @@ def parse_draft(text: str) -> ParsedDraft:
     questions = (_LIST_MARK.sub("", found).strip() for found in _ASKING.findall(listed[0] if listed else said))
     kept = tuple(dict.fromkeys(question for question in questions if len(question.split()) > 1))[:_MAX_DRAFT_QUESTIONS]
     return ParsedDraft(verdict=parse_verdict(_ASKING.sub("", _CLARIFYING.sub("", said))), questions=kept)
+
+
+def _rewrite(question: str, draft_line: str) -> str:
+    return f"[rewrite] {question}\n{draft_line}Improve it. {_SKELETON}"
 
 
 def _listed(items: Sequence[str]) -> str:

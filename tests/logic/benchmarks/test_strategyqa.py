@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
+from tasks.contracts.folds import Fold, fold_of
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.benchmarks.strategyqa import NAMED_SPLITS, read_questions, score
 
@@ -49,6 +51,33 @@ def test_published_sizes_less_the_exemplars(named_split: str, sizes: dict[str, i
     kept = {question.qid for split in ("train", "dev") for question in read[split].questions}
     assert not kept & set(STORED["exemplars"])
     assert all(question.split == split for split, each in read.items() for question in each.questions)
+
+
+FOLDS = [read_questions(ROWS, named_split=f"cv5-{number}") for number in range(5)]
+
+
+def test_over_all_folds_each_question_is_tested_once_by_a_model_that_never_saw_it() -> None:
+    tested = Counter(question.qid for fold in FOLDS for question in fold["test"].questions)
+    assert tested == dict.fromkeys((row["qid"] for row in ROWS), 1)
+    for fold in FOLDS:
+        parts = [{question.qid for question in each.questions} for each in fold.values()]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+        assert not (parts[0] | parts[1]) & set(STORED["exemplars"])
+        assert all(question.split == split for split, each in fold.items() for question in each.questions)
+        assert [len(part) for part in parts] == pytest.approx([1603, 229, 458], abs=8)
+        shares = [sum(question.answer == "yes" for question in each.questions) / len(each.questions) for each in fold.values()]
+        assert shares == pytest.approx([3 / 7] * 3, abs=0.01)
+
+
+def test_a_fold_is_drawn_by_id_alone_and_copies_of_a_question_share_one() -> None:
+    again = read_questions(ROWS[::-1], named_split="cv5-3")
+    assert {question.qid for question in again["test"].questions} == {question.qid for question in FOLDS[3]["test"].questions}
+    twice = [{**row, "question": f"Is heron {number // 2} grey?", "answer": True} for number, row in enumerate(ROWS)]
+    folds = [read_questions(twice, named_split=f"cv10-{number}") for number in range(10)]
+    texts = Counter(question.question for fold in folds for question in fold["test"].questions)
+    assert texts == dict.fromkeys((f"Is heron {number} grey?" for number in range(len(ROWS) // 2)), 1)
+    assert fold_of("cv5-3") == Fold(number=3, of=5)
+    assert [fold_of(name) for name in ("hub", "cv1-0", "cv11-0", "cv5-5", "cv05-0", "cv5-")] == [None] * 6
 
 
 def test_the_authors_ids_are_read_as_the_released_ones() -> None:

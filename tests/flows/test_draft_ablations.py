@@ -1,0 +1,63 @@
+"""The experiment on the draft through the whole pipeline: changed drafts read, a twin aligned on the same pairs, the family in the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contracts.artifacts import read_rows
+from tasks.contracts.rows import Pair, Prediction
+from tests.flows.pipeline import Pipeline
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
+ARMS = ["no_draft", "shuffled_draft", "neutral_draft", "draft_questions", "draft_verdict"]
+CHANGES = {
+    "recipe.ablate.arms": ARMS, "recipe.ablate.questions": 6, "recipe.ablate.matched": True, "recipe.pair.arms": ["reasoning", "rewrite"],
+    "recipe.grade.controls": [], "recipe.grade.side_arms": [], "recipe.grade.calibrate": False,
+}  # fmt: skip
+
+
+def records(root: Path, pattern: str) -> list[dict[str, Any]]:
+    paths = sorted(root.glob(f"{pattern}/artifact.json"))
+    return [{**json.loads(path.read_text(encoding="utf-8")), "folder": path.parent} for path in paths]
+
+
+def test_changed_drafts_are_read_and_compared_with_a_twin(pipeline: Pipeline) -> None:
+    pipeline.run(changes=CHANGES)
+    (graded,) = records(pipeline.root, "data/grade/*")
+    draft = graded["summary"]["draft"]
+    assert [each["name"] for each in draft["comparisons"]] == [
+        "full_draft_vs_no_draft", "full_draft_vs_shuffled_draft", "full_draft_vs_neutral_draft", "no_draft_vs_shuffled_draft",
+        "draft_questions_vs_draft_verdict", "full_draft_vs_aligned_no_draft",
+    ]  # fmt: skip
+    assert {each["n"] for each in draft["comparisons"]} == {6}
+    assert draft["verdict"] == "underpowered"
+    read = {record["recipe"]["model"]: record for record in records(pipeline.root, "data/predict/*")}
+    arms = [row.arm for row in read_rows(read["aligned"]["folder"] / "part-0.parquet", Prediction)]
+    changed = {"rewrite", "no_draft", "shuffled_draft_1", "shuffled_draft_2", "neutral_draft", "draft_questions", "draft_verdict"}
+    assert {arm: arms.count(arm) for arm in changed} == dict.fromkeys(changed, 6)
+    assert read["aligned_no_draft"]["recipe"]["arms"] == {"no_draft": 6}
+    assert draft["unmatched"] == read["aligned"]["summary"]["unmatched"]
+    same_twin(pipeline, draft)
+    assert json.loads((max(pipeline.root.glob("data/runs/*")) / "summary.json").read_text(encoding="utf-8"))["models"]["aligned"]["arms"]["rewrite"]["n"] == 6
+
+
+def same_twin(pipeline: Pipeline, draft: dict[str, Any]) -> None:
+    """The twin was aligned on the same rows for as many steps, from the same reference, which read the bare prompts anew."""
+    (pairs,), (bare,) = records(pipeline.root, "data/pair/*"), records(pipeline.root, "data/pair-no-draft/*")
+    shown, without = (read_rows(record["folder"] / "part-0.parquet", Pair) for record in (pairs, bare))
+    assert [(pair.qid, pair.chosen, pair.rejected, pair.disagreement) for pair in shown] == [
+        (pair.qid, pair.chosen, pair.rejected, pair.disagreement) for pair in without
+    ]
+    assert draft["confounded"] == (not any(pair.arm == "rewrite" for pair in shown))
+    for before, after in zip(shown, without, strict=True):
+        moved = before.arm == "rewrite"
+        assert (after.arm == "no_draft") == moved
+        assert (before.prompt != after.prompt) == moved
+        assert (abs(before.reference_chosen - after.reference_chosen) > 1e-3) == moved
+    aligned = records(pipeline.root, "models/align/*")
+    assert len(aligned) == 2
+    assert len({(record["summary"]["steps"], record["summary"]["pairs"]) for record in aligned}) == 1
