@@ -8,6 +8,7 @@ from flows.plan import Overrides, ProfileName, open_plan
 from flows.teach import teach
 from flows.train import train
 from tasks.adapt import adapt
+from tasks.attribute import attribute
 from tasks.contracts.outcomes import Corpus, Findings, Students
 from tasks.grade import grade
 from tasks.predict import predict
@@ -38,4 +39,9 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
         benchmark=recipe.benchmark, recipe=recipe.grade, seed=recipe.seed,
     )  # fmt: skip
     await publish_scores(run, scores)
-    return Findings(predictions=predictions, scores=scores, attributed=None, judged=None)
+    attributed = None if not recipe.attribute.questions else await attribute(
+        run, split=recipe.grade.split, questions=corpus.drafted[recipe.grade.split], student=corpus.student,
+        before=students.adapters["track_b"], after=students.adapters["aligned"], benchmark=recipe.benchmark, recipe=recipe.attribute,
+        max_new_tokens=recipe.grade.max_new_tokens, bootstrap=recipe.grade.bootstrap, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
+    )  # fmt: skip
+    return Findings(predictions=predictions, scores=scores, attributed=attributed, judged=None)

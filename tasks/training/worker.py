@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from tasks.contracts.failures import JobFailed, SocratuneError
-from tasks.contracts.jobs import AlignStep, AnswerStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
+from tasks.contracts.jobs import AlignStep, AnswerStep, AttributeStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
 from tasks.training import processes
 from tasks.training.progress import Failure, Progress, Report, write_event
 from tasks.training.results import is_finished, write_result
@@ -89,6 +89,10 @@ def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
             from tasks.training.align import run_align
 
             return run_align(step, folder, report)
+        case AttributeStep():
+            from tasks.training.attribution import run_attribute
+
+            return run_attribute(step, folder, report)
 
 
 def _reporter(events: TextIO, index: int, name: str) -> Report:
