@@ -134,27 +134,28 @@ def _error(attributions: Tensor, change: float) -> float:
 
 
 def log_odds(student: Student, text: Attributable) -> Values:
-    """log P(any yes choice) - log P(any no choice) after embeddings [B, T, D], in float32; raises GuardError where a choice is not one token there."""
-    yes, no = (_only_tokens(student, text, choices) for choices in (text.yes_choices, text.no_choices))
+    """log P(yes choices) - log P(no choices) after embeddings [B, T, D], in float32; raises GuardError where yes or no is never one token."""
+    yes, no = (_one_token_choices(student, text, choices) for choices in (text.yes_choices, text.no_choices))
     dtype = student.model.get_input_embeddings().weight.dtype
 
     def values(embeddings: Tensor) -> Tensor:
-        logits = student.model(inputs_embeds=embeddings.to(dtype), logits_to_keep=1, use_cache=False).logits[:, -1].float()
+        logits: Tensor = student.model(inputs_embeds=embeddings.to(dtype), logits_to_keep=1, use_cache=False).logits[:, -1].float()
         return logits[:, yes].logsumexp(dim=1) - logits[:, no].logsumexp(dim=1)
 
     return values
 
 
-def _only_tokens(student: Student, text: Attributable, choices: Sequence[str]) -> list[int]:
+def _one_token_choices(student: Student, text: Attributable, choices: Sequence[str]) -> list[int]:
+    """Choices of several tokens are left out: they are said in no single place. The likely forms of yes and no are one token in most vocabularies."""
     prefix = "".join(text.prefix)
     before = text_ids(student.tokenizer, prefix)
     after = [text_ids(student.tokenizer, prefix + choice) for choice in choices]
-    for choice, ids in zip(choices, after, strict=True):
-        if len(ids) != len(before) + 1 or ids[:-1] != before:
-            raise GuardError(
-                f"{choice!r} is not one token after {prefix[-20:]!r} for this student, so its verdict has no single place; set recipe.attribute.questions to 0"
-            )
-    return [ids[-1] for ids in after]
+    found = [ids[-1] for ids in after if len(ids) == len(before) + 1 and ids[:-1] == before]
+    if not found:
+        raise GuardError(
+            f"None of {', '.join(map(repr, choices))} is one token for this student, so no verdict has a place; set recipe.attribute.questions to 0"
+        )
+    return found
 
 
 class Token(NamedTuple):
