@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.artifacts import read_rows, write_rows
@@ -43,6 +43,7 @@ def student(tiny: Path) -> Student:
     return load_student(weights(tiny), folder=tiny, device="cpu", trainable=False)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), points=st.integers(1, 9), rows=st.integers(1, 5))
 def test_a_linear_function_is_attributed_exactly(seed: int, points: int, rows: int) -> None:
     bare, whole, slope = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(seed))
@@ -103,6 +104,7 @@ def test_the_figure_is_that_of_the_answer_it_gave_after_the_ids_that_it_reads(st
     assert found.masked == pytest.approx(sign * (whole - figure([pad if token.role.startswith("draft") else token.id for token in tokens])), abs=1e-3)
 
 
+@settings(deadline=None, max_examples=30)
 @given(draft=st.text(max_size=60), chain=st.text(max_size=60))
 def test_tokens_are_the_whole_text_and_roles_cover_it(student: Student, draft: str, chain: str) -> None:
     row = drafted(questions(1)[0], draft=draft, verdict="unparsed")
