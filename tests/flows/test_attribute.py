@@ -28,6 +28,7 @@ def test_a_killed_attribution_keeps_its_chains_and_a_second_run_computes_nothing
         return any(pipeline.root.glob("data/.work/attribute-*/result-1.json"))
 
     pipeline.changes |= CHANGES
+    pipeline.run(until="train")
     pipeline.kill_when(explaining, until="evaluate")
     kept = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("data/.work/attribute-*/*-chains.parquet")}
     assert kept
