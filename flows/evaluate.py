@@ -8,6 +8,7 @@ from flows.plan import Overrides, ProfileName, open_plan
 from flows.teach import teach
 from flows.train import train
 from tasks.adapt import adapt
+from tasks.attribute import attribute
 from tasks.contracts.outcomes import Corpus, Findings, Students
 from tasks.grade import grade
 from tasks.judge import judge
@@ -45,4 +46,9 @@ async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, c
             recipe=recipe.judge, labels=plan.labels, teacher=recipe.teacher.model, resamples=recipe.grade.bootstrap, seed=recipe.seed,
         )  # fmt: skip
     await publish_scores(run, scores)
-    return Findings(predictions=predictions, scores=scores, attributed=None, judged=judged)
+    attributed = None if not recipe.attribute.questions else await attribute(
+        run, split=recipe.grade.split, questions=corpus.drafted[recipe.grade.split], student=corpus.student,
+        before=students.adapters["track_b"], after=students.adapters["aligned"], benchmark=recipe.benchmark, recipe=recipe.attribute,
+        max_new_tokens=recipe.grade.max_new_tokens, bootstrap=recipe.grade.bootstrap, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
+    )  # fmt: skip
+    return Findings(predictions=predictions, scores=scores, attributed=attributed, judged=judged)

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.contracts.recipes import Align, Sft
+from tasks.contracts.recipes import Align, Attribute, Sft
+
+TEXTS, TOKENS = "texts.parquet", "tokens.parquet"  # in an AttributeStep's folder
 
 
 class _Spec(BaseModel):
@@ -131,7 +133,19 @@ class ConsultStep(_Spec):
     out: str
 
 
-Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | AlignStep | ConsultStep, Field(discriminator="kind")]
+class AttributeStep(_Spec):
+    """Integrated gradients of the verdict of `Attributable` rows. Writes a folder: Parquet of Attributed (`TEXTS`) and of TokenShare (`TOKENS`)."""
+
+    kind: Literal["attribute"] = "attribute"
+    name: str
+    weights: Weights
+    requests: str  # Parquet of Attributable
+    recipe: Attribute
+    machine: Machine
+    out: str
+
+
+Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | AlignStep | AttributeStep | ConsultStep, Field(discriminator="kind")]
 
 
 class Job(_Spec):

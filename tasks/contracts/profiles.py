@@ -110,6 +110,8 @@ def _contradictions(profile: Profile) -> list[str]:
     faults += _sft_faults(recipe)
     faults += _judge_faults(recipe)
     faults += _ablation_faults(recipe)
+    if recipe.attribute.questions == 1:
+        faults.append("recipe.attribute.questions: one question has neither an interval nor another draft; ask for at least 2, or 0")
     faults += [
         f"{name}.select_questions {asked} is more than recipe.sample.dev {recipe.sample.dev}"
         for name, asked in (("recipe.sft", recipe.sft.select_questions), ("recipe.align", recipe.align.select_questions))

@@ -184,8 +184,8 @@ class Attribute(_Section):
     """Integrated gradients of the verdict over the rewrite prompt, before and after preference training."""
 
     questions: Count  # of the graded split; 0 = not asked
-    points: Positive  # on the path from baseline to input, at first
-    most_points: Positive  # where the attributions still do not add up
+    points: Positive  # intervals of the path from baseline to input, at first
+    most_points: Positive  # intervals are doubled up to here while the attributions do not add up
     tolerance: Rate  # share of the change of the verdict's log-odds by which they may miss it
 
 

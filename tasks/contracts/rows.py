@@ -212,6 +212,21 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attributable:
+    """A text whose verdict is to be attributed. Its parts, put together, are what the student reads; each has the role that `TokenShare` names."""
+
+    qid: str
+    model: str
+    draft: str  # own | shuffled: whose draft stands in the prompt
+    prompt: tuple[str, ...]  # parts of the user turn
+    prompt_roles: tuple[str, ...]  # one a part
+    prefix: tuple[str, ...]  # parts of the student's own turn, up to where it says yes or no
+    prefix_roles: tuple[str, ...]
+    yes_choices: tuple[str, ...]
+    no_choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attributed:
     """Integrated gradients of one verdict: log P(yes) - log P(no) after the model's own chain, signed so that the answer that it gave counts positive."""
 

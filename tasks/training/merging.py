@@ -81,6 +81,20 @@ def decoding_weights(model: Any, *, cached_tokens: int) -> Iterator[Any]:
             model.set_submodule(name, module)
 
 
+def expand(model: Any) -> bool:
+    """Make a model plain float32 for good, adapters merged and 4-bit layers spelled out; returns False, and changes nothing, where a GPU has no room."""
+    found = dict(_mergeable(model))
+    rest = sum(each.numel() for name, each in model.named_parameters() if not name.startswith(tuple(f"{name}." for name in found)))
+    device = model.get_input_embeddings().weight.device
+    needed = 4 * (rest + sum(module.in_features * module.out_features for module in found.values()))
+    if device.type == "cuda" and 1.2 * needed > free_bytes(device):
+        return False
+    for name, module in found.items():
+        model.set_submodule(name, _merged(module, torch.float32))
+    nn.Module.float(model)  # transformers refuses its own for a model that was loaded in 4 bits
+    return True
+
+
 def _join(attention: Any) -> None:
     """Put parts of one product in place of siblings that are all plain."""
     layers = [getattr(attention, name, None) for name in SIBLINGS]

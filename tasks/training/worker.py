@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from tasks.contracts.failures import JobFailed, SocratuneError
-from tasks.contracts.jobs import AlignStep, AnswerStep, ConsultStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
+from tasks.contracts.jobs import AlignStep, AnswerStep, AttributeStep, ConsultStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
 from tasks.training import processes
 from tasks.training.progress import Failure, Progress, Report, write_event
 from tasks.training.results import is_finished, write_result
@@ -93,6 +93,10 @@ def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
             from tasks.training.consulting import run_consult
 
             return run_consult(step, folder, report)
+        case AttributeStep():
+            from tasks.training.attribution import run_attribute
+
+            return run_attribute(step, folder, report)
 
 
 def _reporter(events: TextIO, index: int, name: str) -> Report:

@@ -111,6 +111,7 @@ def test_all_faults_are_told_at_once() -> None:
             {"recipe.judge.kind": "openai", "recipe.grade.headline": {"zero_shot": "direct", "track_a": "direct", "track_b": "direct", "aligned": "rewrite"}},
             "share no arm that asks questions",
         ),
+        ({"recipe.attribute.questions": 1}, "ask for at least 2, or 0"),
         ({"recipe.ablate.matched": True}, "recipe.ablate.matched: no preference pair shows a draft"),
         ({"recipe.ablate.arms": ["no_draft", "draft_questions"]}, "draft_questions is compared with draft_verdict alone"),
         ({"recipe.ablate.arms": ["draft_verdict"]}, "draft_verdict is compared with draft_questions alone"),

@@ -1,0 +1,88 @@
+"""Attribute stage: what the verdicts of Track B and the aligned model rest on, by integrated gradients over the rewrite prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.jobs import TEXTS, TOKENS, AnswerStep, AttributeStep
+from tasks.contracts.recipes import Attribute, Student
+from tasks.contracts.rows import Arm, Attributable, Attributed, Completion, Drafted, Request, TokenShare
+from tasks.logic.ablations import shuffled
+from tasks.logic.asking import arm_requests
+from tasks.logic.attribution import attributables, attribution_evidence
+from tasks.logic.benchmarks import get_benchmark
+from tasks.stage import Table, Work, table_stage
+
+BEFORE, AFTER = "track_b", "aligned"
+
+
+@table_stage("attribute", version=1, run_name="attribute {split}")
+async def attribute(
+    work: Work,
+    *,
+    split: str,
+    questions: TableRef[Drafted],
+    student: ModelRef,
+    before: ModelRef,
+    after: ModelRef,
+    benchmark: str,
+    recipe: Attribute,
+    max_new_tokens: int,
+    bootstrap: int,
+    allow: tuple[str, ...],
+    numbers: Student,
+    seed: int,
+) -> Table[TokenShare]:
+    """Attributions of each token of every model's own greedy chain and the prompt before it, for the first questions of `split`.
+
+    The aligned model is also given drafts of other questions. Where nothing was aligned, Track B's texts stand for both models.
+    """
+    wording = get_benchmark(benchmark)
+    rows = work.root.read(questions, Drafted)[: recipe.questions]
+    same = before.digest == after.digest
+    sides = [(AFTER, "own", after, rows), (AFTER, "shuffled", after, shuffled(rows, seed=seed)[0])]
+    sides += [] if same else [(BEFORE, "own", before, rows)]
+
+    def answer(model: str, draft: str, adapter: ModelRef, asked: Sequence[Drafted]) -> AnswerStep:
+        file = f"{model}-{draft}"
+        write_rows(work.folder / f"{file}.parquet", arm_requests(asked, arm=Arm.REWRITE, benchmark=wording), Request)
+        return AnswerStep(
+            name=f"{model} with {draft} drafts",
+            weights=work.weights(student, adapter, numbers),
+            requests=f"{file}.parquet",
+            max_new_tokens=max_new_tokens,
+            temperature=0.0,
+            allow=allow,
+            seed=seed,
+            machine=work.machine,
+            out=f"{file}-chains.parquet",
+        )
+
+    def explain(model: str, draft: str, adapter: ModelRef, asked: Sequence[Drafted]) -> AttributeStep:
+        file = f"{model}-{draft}"
+        chains = read_rows(work.folder / f"{file}-chains.parquet", Completion)
+        write_rows(work.folder / f"{file}-texts.parquet", attributables(asked, chains, model=model, draft=draft, benchmark=wording), Attributable)
+        return AttributeStep(
+            name=f"why {model} says so, {draft} drafts",
+            weights=work.weights(student, adapter, numbers),
+            requests=f"{file}-texts.parquet",
+            recipe=recipe,
+            machine=work.machine,
+            out=f"{file}-attributed",
+        )
+
+    answers = [answer(*side) for side in sides]
+    await work.run(*answers)
+    done = (await work.run(*answers, *(explain(*side) for side in sides)))[len(answers) :]
+    texts = [row for each in done for row in read_rows(work.folder / each.out / TEXTS, Attributed)]
+    tokens = [row for each in done for row in read_rows(work.folder / each.out / TOKENS, TokenShare)]
+    if same:
+        texts += [replace(row, model=BEFORE) for row in texts if row.draft == "own"]
+        tokens += [replace(row, model=BEFORE) for row in tokens if row.draft == "own"]
+    if split == "test":
+        work.root.register_test_read({"model": AFTER, "arms": {"rewrite": len(rows)}, "questions": questions.digest, "key": work.address.key})
+    evidence = attribution_evidence(texts, tokens, questions=len(rows), before=BEFORE, after=AFTER, resamples=bootstrap, seed=seed)
+    steps = {each.out: {**each.summary, "wall_seconds": each.seconds} for each in done}
+    return Table(tokens, TokenShare, {"evidence": asdict(evidence), "texts": [asdict(text) for text in texts], "steps": steps})
