@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.recipes import Student
@@ -11,7 +13,7 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("draft", version=2, run_name="draft {split}")
+@table_stage("draft", version=3, run_name="draft {split}")
 async def draft(
     work: Work, *, split: str, questions: TableRef[Question], student: ModelRef, benchmark: str, max_new_tokens: int, numbers: Student, seed: int
 ) -> Table[Drafted]:
@@ -33,4 +35,5 @@ async def draft(
     (done,) = await work.run(step)
     completions = read_rows(work.folder / done.out, Completion)
     made = drafted(rows, completions, benchmark=wording, drafter=student.digest)
-    return Table(made, Drafted, {**done.summary, "with_questions": sum(bool(row.draft_questions) for row in made)})
+    said = {"with_questions": sum(bool(row.draft_questions) for row in made), "verdicts": Counter(row.draft_verdict for row in made)}
+    return Table(made, Drafted, {**done.summary, **said})

@@ -11,7 +11,7 @@ from tasks.logic.selection import TEMPERATURE, Way, chosen, selection_counts, se
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("select", version=1, run_name="select {how}")
+@table_stage("select", version=2, run_name="select {how}")
 async def select(
     work: Work,
     *,

@@ -68,7 +68,7 @@ class Question:
 class Drafted(Question):
     """A question with the drafter's answer and clarifying questions."""
 
-    draft: str  # the student's text as it came
+    draft: str  # the student's text as it came, without further questions that it made up after its draft
     draft_verdict: str
     draft_questions: tuple[str, ...]
     drafter: str  # digest of the model that wrote the draft

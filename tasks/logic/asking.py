@@ -22,9 +22,10 @@ def drafted(questions: Sequence[Question], completions: Sequence[Completion], *,
     """Questions with the drafter's text, its verdict and its clarifying questions; `drafter` is the model's digest."""
     rows = []
     for question, completion in zip(questions, completions, strict=True):
-        parsed = benchmark.parse_draft(completion.text)
+        said = benchmark.own_draft(completion.text)
+        parsed = benchmark.parse_draft(said)
         values = {name: getattr(question, name) for name in Question.__dataclass_fields__}
-        rows.append(Drafted(**values, draft=completion.text, draft_verdict=parsed.verdict, draft_questions=parsed.questions, drafter=drafter))
+        rows.append(Drafted(**values, draft=said, draft_verdict=parsed.verdict, draft_questions=parsed.questions, drafter=drafter))
     return rows
 
 

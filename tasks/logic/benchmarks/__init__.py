@@ -43,6 +43,9 @@ class Benchmark(Protocol):
     def draft_prompt(self, question: str) -> str:
         """What the drafter is asked."""
 
+    def own_draft(self, text: str) -> str:
+        """A drafter's text without what it makes up after its draft."""
+
     def parse_draft(self, text: str) -> yes_no.ParsedDraft:
         """The drafter's verdict and clarifying questions."""
 
@@ -119,6 +122,7 @@ class _YesNo:
     check_schema: Mapping[str, object] = teacher_talk.CHECK_SCHEMA
     judge_schema: Mapping[str, object] = judge_talk.JUDGE_SCHEMA
     draft_prompt = staticmethod(yes_no.draft_prompt)
+    own_draft = staticmethod(yes_no.own_draft)
     parse_draft = staticmethod(yes_no.parse_draft)
     given_prompt = staticmethod(yes_no.given_prompt)
     direct_completion = staticmethod(yes_no.direct_completion)

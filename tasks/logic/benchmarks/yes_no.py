@@ -20,6 +20,15 @@ NO_CHOICES = (" No", " no")
 _ASKED, _ANSWERED, _REASONING, _FINAL = "Clarifying questions:", "Answers:", "Reasoning:", "Final answer:"
 _REPLY = f"Reply `{DIRECT_PREFIX} Yes` or `{DIRECT_PREFIX} No`."
 _SKELETON = f"Write clarifying questions, answers, reasoning and `{_FINAL} Yes` or `No`."
+_DRAFTS = "".join(
+    f"Question: {question}\n{DRAFT_PREFIX} {asked}\n{DIRECT_PREFIX} {guess}\n\n"
+    for question, asked, guess in (
+        ("Could a penguin live in the Sahara?", "How hot is the Sahara? Where do penguins live?", "No"),
+        ("Is a whale heavier than a bus?", "What does a whale weigh? What does a bus weigh?", "Yes"),
+        ("Did the ancient Egyptians play chess?", "When did the ancient Egyptians live? When was chess invented?", "No"),
+    )
+)
+_NEXT_DRAFT = re.compile(r"\n\s*\n[ \t]*question[ \t]*:.*", re.IGNORECASE | re.DOTALL)  # the pattern of the examples, gone on with
 _HEADING = re.compile(rf"^({_ASKED}|{_ANSWERED}|{_REASONING}|{_FINAL})", re.IGNORECASE | re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])?\s*(.*\S)", re.MULTILINE)
 _CLARIFYING = re.compile(r"^[\s>#*_]*(?:clarifying\s+)?questions?[*_\s]*(?:\d+[*_\s]*)?:", re.IGNORECASE | re.MULTILINE)
@@ -58,8 +67,11 @@ def word(answer: str) -> str:
 
 
 def draft_prompt(question: str) -> str:
-    """What the drafter is asked: one or two clarifying questions and a guess. Its turn starts with `DRAFT_PREFIX`, or a small model only guesses."""
-    return f"[draft] {question}\nAsk two short questions that would help, then guess.\n{DRAFT_PREFIX} ...\nAnswer: Yes or No"
+    """What the drafter is asked: two clarifying questions and a guess, shown on three examples, because a small untrained model echoes a description of them.
+
+    Its turn starts with `DRAFT_PREFIX`, or it only guesses.
+    """
+    return f"[draft] Ask two short questions that would help to answer each question, then guess:\n\n{_DRAFTS}Question: {question}"
 
 
 def direct_prompt(question: str) -> str:
@@ -130,9 +142,14 @@ def before_verdict(text: str) -> str:
     return f"{reasoned.rstrip()}\n{_FINAL}".lstrip()
 
 
+def own_draft(text: str) -> str:
+    """A drafter's text without the further questions that it makes up after its draft, as the prompt's examples go on."""
+    return _NEXT_DRAFT.sub("", turn(text)).rstrip()
+
+
 def parse_draft(text: str) -> ParsedDraft:
     """Read a draft: its first two distinct questions, wherever they stand, and the verdict of what is no question."""
-    said = turn(text)
+    said = own_draft(text)
     _, *listed = _CLARIFYING.split(said, maxsplit=1)
     questions = (_LIST_MARK.sub("", found).strip() for found in _ASKING.findall(listed[0] if listed else said))
     kept = tuple(dict.fromkeys(question for question in questions if len(question.split()) > 1))[:_MAX_DRAFT_QUESTIONS]

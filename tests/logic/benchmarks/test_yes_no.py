@@ -93,6 +93,11 @@ def test_drafts_reach_the_rewrite_arm_only(draft: str) -> None:
         ("Questions: Is the airplane in the sky?\nAnswer: No", "no", ("Is the airplane in the sky?",)),
         ("Questions: Who is he? Who is she? Who are they?\nAnswer: Yes<|im_end|>\nAnswer: No", "yes", ("Who is he?", "Who is she?")),
         ("Is a panda heavier than an eagle?\nNo", "no", ("Is a panda heavier than an eagle?",)),
+        (
+            "Questions: How old is he? When did she die?\nAnswer: Yes\n\nQuestion: Is a bus red?\nQuestions: What is red?\nAnswer: No",
+            "yes",
+            ("How old is he?", "When did she die?"),
+        ),
         ("Yes", "yes", ()),
         ("How heavy is it? How heavy is it?", "unparsed", ("How heavy is it?",)),
         ("", "unparsed", ()),
@@ -101,6 +106,12 @@ def test_drafts_reach_the_rewrite_arm_only(draft: str) -> None:
 def test_drafts_as_small_models_write_them(text: str, verdict: str, questions: tuple[str, ...]) -> None:
     parsed = BENCHMARK.parse_draft(text)
     assert (parsed.verdict, parsed.questions) == (verdict, questions)
+
+
+def test_a_draft_ends_where_the_pattern_of_the_examples_goes_on() -> None:
+    text = "Questions: How old is he?\nAnswer: Yes"
+    assert BENCHMARK.own_draft(f"{text}\n\nQuestion: Is a bus red?\nAnswer: No<|im_end|>") == text
+    assert BENCHMARK.own_draft(f"{text}\nQuestion: Who is he?") == f"{text}\nQuestion: Who is he?"  # one of its own
 
 
 @given(st.text())
