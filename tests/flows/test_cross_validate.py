@@ -25,6 +25,7 @@ CHANGES = {
     "recipe.benchmark": "strategyqa", "recipe.sample": {"train": 0, "dev": 0, "test": 0, "entity_disjoint": 0, "kinds": None, "path": None, "split": "hub"},
     "recipe.teacher.kind": "recorded", "recipe.teacher.samples": 1, "recipe.curate.max_shift": 1.0, "recipe.align.select_questions": 2,
     "recipe.grade.controls": [], "recipe.grade.side_arms": [], "recipe.grade.calibrate": False,
+    "recipe.pair.max_new_tokens": 35, "recipe.grade.max_new_tokens": 35, "recipe.guards.allow": ["verdict_fits"],
 }  # fmt: skip
 
 

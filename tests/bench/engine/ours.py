@@ -127,9 +127,9 @@ def _student(job: Job) -> Student:
     return Student(adapted, tokenizer)
 
 
-def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bundle]) -> Any:
-    machine = Machine(
-        device="auto",
+def _machine(job: Job) -> Machine:
+    return Machine(
+        device="cpu" if job.cpu else "cuda",
         processes=job.processes,
         batch_tokens=None if job.law or job.reading.startswith("dpo") else 2 * LONGEST,  # two of the longest rows at once
         gpu_memory_gib=CAP_GIB if job.capped else None,
@@ -138,11 +138,14 @@ def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bund
         generate_batch=job.prompts_at_once,
         report_to=(),
     )
-    return engines.prepare(student, machine, steps=COMPILES, order=order, bundles=bundles, dropout=not job.reading.startswith("dpo"))
+
+
+def _prepared(job: Job, student: Student, order: WindowOrder, bundles: list[Bundle]) -> Any:
+    return engines.prepare(student, _machine(job), steps=COMPILES, order=order, bundles=bundles, dropout=not job.reading.startswith("dpo"))
 
 
 def _settings(job: Job, folder: str) -> dict[str, Any]:
-    settings = trainer_settings(device="cpu" if job.cpu else "cuda", seed=0, window=job.batch)
+    settings = trainer_settings(_machine(job), name=job.reading, seed=0, window=job.batch)
     return {**settings, "save_strategy": "no", "max_steps": sum(steps_of(job)), "output_dir": str(Path(folder) / "out")}
 
 

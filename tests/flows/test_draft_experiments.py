@@ -1,4 +1,7 @@
-"""The experiment on the draft through the whole pipeline: changed drafts read, a twin aligned on the same pairs, the family in the record."""
+"""Experiments through the whole pipeline: an attribution that is killed and goes on; changed drafts, a twin on the same pairs, the family in the record.
+
+The tests of this file share one artifact root and are run in the order in which they stand.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.contracts.artifacts import read_rows
-from tasks.contracts.rows import Pair, Prediction
+from tasks.contracts.rows import Pair, Prediction, TokenShare
 from tests.flows.pipeline import Pipeline
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -17,6 +20,7 @@ ARMS = ["no_draft", "shuffled_draft", "neutral_draft", "draft_questions", "draft
 CHANGES = {
     "recipe.ablate.arms": ARMS, "recipe.ablate.questions": 6, "recipe.ablate.matched": True, "recipe.pair.arms": ["reasoning", "rewrite"],
     "recipe.grade.controls": [], "recipe.grade.side_arms": [], "recipe.grade.calibrate": False,
+    "recipe.attribute.questions": 2, "recipe.pair.max_new_tokens": 35, "recipe.grade.max_new_tokens": 35, "recipe.guards.allow": ["verdict_fits"],
 }  # fmt: skip
 
 
@@ -25,8 +29,33 @@ def records(root: Path, pattern: str) -> list[dict[str, Any]]:
     return [{**json.loads(path.read_text(encoding="utf-8")), "folder": path.parent} for path in paths]
 
 
+def test_a_killed_attribution_keeps_its_chains_and_a_second_run_computes_nothing(pipeline: Pipeline) -> None:
+    def explaining() -> bool:
+        return any(pipeline.root.glob("data/.work/attribute-*/result-1.json"))
+
+    pipeline.changes |= CHANGES
+    pipeline.run(until="train")
+    pipeline.kill_when(explaining, until="evaluate")
+    kept = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("data/.work/attribute-*/*-chains.parquet")}
+    assert kept
+    assert not list(pipeline.root.glob("data/attribute/*/artifact.json"))
+    pipeline.run(until="evaluate")
+    made = pipeline.made_at()
+    (explained,) = records(pipeline.root, "data/attribute/*")
+    found = explained["summary"]
+    assert {(text["model"], text["draft"]) for text in found["texts"]} == {("track_b", "own"), ("aligned", "own"), ("aligned", "shuffled")}
+    assert found["evidence"]["verdict"] == "underpowered" or found["evidence"]["masses"]["aligned"]["mass"] < 0.2
+    assert found["evidence"]["within_tolerance"] == sum(text["complete"] for text in found["texts"]) / 6
+    (path,) = pipeline.root.glob("data/attribute/*/part-0.parquet")
+    tokens = read_rows(path, TokenShare)
+    assert {token.role for token in tokens} >= {"template", "question", "draft_other"}
+    assert all(token.attribution == 0.0 for token in tokens if token.role == "template")
+    pipeline.run(until="evaluate")
+    assert pipeline.made_at() == made
+
+
 def test_changed_drafts_are_read_and_compared_with_a_twin(pipeline: Pipeline) -> None:
-    pipeline.run(changes=CHANGES)
+    pipeline.run()
     (graded,) = records(pipeline.root, "data/grade/*")
     draft = graded["summary"]["draft"]
     assert [each["name"] for each in draft["comparisons"]] == [
