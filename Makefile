@@ -36,7 +36,7 @@ test: install  ## ruff, mypy and every test that needs neither a GPU nor a key
 	$(MAKE) --jobs 2 --no-print-directory lint suite
 
 suite: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench-teacher: install  ## our teacher caller beside the rivals, about 40 minutes (BENCH="--quick --only faults" for less)
 	$(BIN)/python -m tests.bench.teacher $(BENCH)
