@@ -29,15 +29,14 @@ def records(root: Path, pattern: str) -> list[dict[str, Any]]:
     return [{**json.loads(path.read_text(encoding="utf-8")), "folder": path.parent} for path in paths]
 
 
-def test_a_killed_attribution_keeps_its_chains_and_a_second_run_computes_nothing(pipeline: Pipeline) -> None:
+def test_an_attribution_that_was_killed_goes_on_and_a_second_run_computes_nothing(pipeline: Pipeline) -> None:
     def explaining() -> bool:
         return any(pipeline.root.glob("data/.work/attribute-*/result-1.json"))
 
     pipeline.changes |= CHANGES
     pipeline.run(until="train")
     pipeline.kill_when(explaining, until="evaluate")
-    kept = {path: path.stat().st_mtime_ns for path in pipeline.root.glob("data/.work/attribute-*/*-chains.parquet")}
-    assert kept
+    assert any(pipeline.root.glob("data/.work/attribute-*/*-chains.parquet"))
     assert not list(pipeline.root.glob("data/attribute/*/artifact.json"))
     pipeline.run(until="evaluate")
     made = pipeline.made_at()

@@ -7,17 +7,16 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+from tasks.contracts.readings import ABLATIONS, TWIN, kind_of
 from tasks.contracts.rows import Arm, Score
 from tasks.logic.statistics import wilson
 
-TWIN = "aligned_no_draft"  # the model aligned on the same pairs without drafts, read without
-_TAKEN_AWAY = (Arm.NO_DRAFT, Arm.SHUFFLED_DRAFT, Arm.NEUTRAL_DRAFT, Arm.DRAFT_QUESTIONS, Arm.DRAFT_VERDICT)
 _CELL = ("accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy")
 
 
 def is_ablation(cell: Score) -> bool:
     """Whether a cell belongs to the draft family rather than to the result table: it shows what is lost, not what a model can do."""
-    return cell.model == TWIN or _arm_of(cell) in _TAKEN_AWAY
+    return cell.model == TWIN or kind_of(cell.arm) in ABLATIONS
 
 
 def draft_summary(record: Mapping[str, Any] | None, scores: Sequence[Score], *, split: str) -> dict[str, Any] | None:
@@ -30,7 +29,7 @@ def draft_summary(record: Mapping[str, Any] | None, scores: Sequence[Score], *, 
         return None
     cells = [cell for cell in scores if cell.split == split]
     arms = {Arm.REWRITE.value: [cell for cell in cells if (cell.model, cell.arm) == ("aligned", Arm.REWRITE)]}
-    arms |= {arm.value: [cell for cell in cells if cell.model == "aligned" and _arm_of(cell) == arm] for arm in _TAKEN_AWAY}
+    arms |= {arm.value: [cell for cell in cells if cell.model == "aligned" and kind_of(cell.arm) == arm] for arm in ABLATIONS}
     arms |= {TWIN: [cell for cell in cells if cell.model == TWIN]}
     comparisons = [dict(each) for each in record["comparisons"]]
     return {
@@ -40,11 +39,6 @@ def draft_summary(record: Mapping[str, Any] | None, scores: Sequence[Score], *, 
         "arms": {name: {key: getattr(_one(found), key) for key in _CELL} for name, found in arms.items() if found},
         "comparisons": comparisons,
     }
-
-
-def _arm_of(cell: Score) -> str:
-    """The arm without the number of its shuffle."""
-    return Arm.SHUFFLED_DRAFT.value if cell.arm.startswith(Arm.SHUFFLED_DRAFT) else cell.arm
 
 
 def _one(cells: Sequence[Score]) -> Score:
