@@ -98,6 +98,18 @@ class ReferenceStep(_Spec):
     out: str  # Parquet of Pair
 
 
+class ScoreStep(_Spec):
+    """Log-probabilities of `Spoken` rows under `weights`. Writes Parquet of Likelihood in the order asked."""
+
+    kind: Literal["score"] = "score"
+    name: str
+    weights: Weights
+    texts: str  # Parquet of Spoken; an earlier step may have written it
+    max_length: int
+    machine: Machine
+    out: str
+
+
 class AlignStep(_Spec):
     """Preference-train the adapter over all phases, keep the epoch that answers `exams` best (epoch 0 = the start; ties: earlier)."""
 
@@ -145,7 +157,7 @@ class AttributeStep(_Spec):
     out: str
 
 
-Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | AlignStep | AttributeStep | ConsultStep, Field(discriminator="kind")]
+Step = Annotated[ConvertStep | SftStep | AnswerStep | ReferenceStep | ScoreStep | AlignStep | AttributeStep | ConsultStep, Field(discriminator="kind")]
 
 
 class Job(_Spec):

@@ -199,6 +199,56 @@ class Judge(_Section):
     labels: str | None  # JSONL of a person's verdicts on the same pairs, for kappa
 
 
+class Explore(_Section):
+    """What a round's student is asked about the train questions, several times each."""
+
+    arm: Literal["reasoning", "rewrite"]  # the prompt that the loop trains and is judged by; rewrite: the last accepted student writes the drafts
+    questions: Count  # of the train questions, those held out of SFT first; 0 = all
+    samples: Positive
+    temperature: Rate
+    hard_below: Share  # a question on which a smaller share of the samples is right is hard
+    extra_samples: Count  # further samples of each hard question
+    follows: Share  # probability of its verdict after its reasoning alone from which a sample counts as valid, and below which it must stay after another's
+
+
+class Gate(_Section):
+    """What a round's student must show on dev to replace the last accepted one (ALGORITHMS 5.5)."""
+
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]  # over the best accepted accuracy so far; negative = it may fall by this much
+    worse_p: Share  # and a fall against the last accepted student must have at least this p (exact McNemar)
+    max_yes_shift: Share  # of its share of "yes" from gold's
+    max_unparsed: Share
+    max_length_change: Rate  # of its mean answer in tokens from the start student's, as a share of that
+    min_chosen_log_ratio: Annotated[float, Field(le=0.0)]  # nats a token of the round's chosen texts, against the last accepted student
+    max_hard_loss: Share  # fall of accuracy on the third of dev that the start student finds hardest
+    max_drift: Rate  # nats a token between it and Track B, on answers that it draws itself
+    drift_questions: Positive  # of dev, on which that is measured
+
+
+class Stop(_Section):
+    """When the loop ends itself."""
+
+    max_rounds: Positive
+    rejections: Positive  # in a row
+    flat_rounds: Positive  # accepted rounds in a row without a significant gain
+    min_pair_yield: Share  # pairs a question, as a share of the first round's
+
+
+class Loop(_Section):
+    """The self-guided loop: each round trains one more epoch on pairs of the last accepted student's own samples."""
+
+    start: Literal["track_b", "aligned"]
+    explore: Explore
+    max_similarity: Share  # of two texts' words in order, from which a pair teaches nothing but the verdict token
+    replay: Share  # share of a round's pairs that are the first alignment's
+    phase: Phase
+    learning_rate: Rate  # of the first round
+    decay: Annotated[float, Field(gt=0.0, le=1.0)]  # factor on it after each accepted round
+    nll_weight: Annotated[float, Field(ge=0.0)]
+    gate: Gate
+    stop: Stop
+
+
 class Guards(_Section):
     """Guards that are switched off, in the open: the report names each."""
 
@@ -222,6 +272,7 @@ class Recipe(_Section):
     ablate: Ablate
     attribute: Attribute
     judge: Judge
+    loop: Loop
     guards: Guards
 
 
@@ -262,6 +313,14 @@ class TrainExecution(_Section):
     report_to: tuple[Literal["trackio", "mlflow", "wandb"], ...]  # experiment trackers that training also tells its figures; install them yourself
 
 
+class LoopExecution(_Section):
+    """What a self-guided loop may use."""
+
+    round_minutes: Rate | None  # a round that takes longer is given up and counts as reverted; null = no limit
+    total_minutes: Rate | None  # of all its rounds together; then the loop stops; null = no limit
+    usd_per_hour: Annotated[float, Field(ge=0.0)]  # what an hour of this machine costs, for the history; 0 = nothing
+
+
 class Execution(_Section):
     """Everything that decides how a run goes, never what it computes."""
 
@@ -269,6 +328,7 @@ class Execution(_Section):
     ledger: str  # SQLite file of teacher replies, relative to root
     teacher: TeacherExecution
     train: TrainExecution
+    loop: LoopExecution
 
 
 class Profile(_Section):
