@@ -287,7 +287,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Spoken:
-    """A text after its prompt, whose log-probability is asked for. `role`: chosen (of a round's new pairs) | source (first alignment's) | own (drawn on dev)."""
+    """A text whose log-probability is asked for. `role`: chosen (of a round's new pairs) | source (of the first alignment's) | own (drawn on dev)."""
 
     qid: str
     role: str
