@@ -18,7 +18,9 @@ from flows.train import train
 from tasks.ask import Consultation, ask_student, question_of
 from tasks.contracts.artifacts import ModelRef
 from tasks.contracts.failures import ArtifactError, NotYet
+from tasks.contracts.outcomes import Students
 from tasks.foresee import foresee
+from tasks.loop import follow
 from tasks.student import student
 
 _TITLES = {"rewrite": "The aligned student, rewriting the draft", "reasoning": "The aligned student, without the draft (this profile trains no rewrites)"}
@@ -28,7 +30,11 @@ async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str,
     """What the aligned student of a profile makes of a question. Raises ArtifactError where it is not trained yet, DataError for an unusable question."""
     question_of(question)  # told before anything is looked up
     plan = open_plan(profile, overrides)
-    base, drafter, adapter = await _finished(plan, profile)
+    base, drafter, students = await _finished(plan, profile)
+    followed = follow(plan.context, students, profile=plan.profile.name, start=plan.recipe.loop.start)
+    if followed.accepted:
+        console.print(f"Answering: {followed.accepted} of the self-guided loop")
+    adapter = followed.adapters["aligned"]
     with console.status("loading the student") as status:
 
         def hear(note: str) -> None:
@@ -39,8 +45,8 @@ async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str,
         )
 
 
-async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, ModelRef]:
-    """The student, its drafter and the aligned adapter, as a run of the profile would find them stored."""
+async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Students]:
+    """The student, its drafter and the trained adapters, as a run of the profile would find them stored."""
     missing = ArtifactError(f"{profile} has no finished student for these settings; run socratune run {profile} first, with the same --set")
     try:
         with foresee():
@@ -51,10 +57,10 @@ async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Model
                 drafter = await student(plan.context, source=plan.folder_of(named), **plan.student_weights(named))
     except NotYet:
         raise missing from None
-    adapter = students.adapters["aligned"]
-    if not (corpus.student.digest and drafter.digest and students.pairs.digest and adapter.digest):  # without pairs Track B would pass for the aligned one
+    known = (corpus.student, drafter, students.pairs, students.adapters["aligned"])
+    if not all(ref.digest for ref in known):  # without pairs Track B would pass for the aligned one
         raise missing
-    return corpus.student, drafter, adapter
+    return corpus.student, drafter, students
 
 
 def shown_consultation(answered: Consultation) -> RenderableType:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
-from tasks.contracts.failures import BudgetReached, ProfileError, SocratuneError
+from flows.ledger_commands import ledger_app
+from flows.loop_commands import register_loop
+from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
+from tasks.contracts.failures import ProfileError, SocratuneError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,77 +27,73 @@ app = typer.Typer(
         "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
     ),
 )
-BUDGET_REACHED = 3  # exit code
 STAGES = ("teach", "train", "evaluate", "report")
-console = Console(stderr=True)
 
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
+    profile: ProfileArgument,
     until: Annotated[str, typer.Option(help="Stop after this flow: teach, train, evaluate or report")] = "report",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one number of the profile, e.g. --set recipe.seed=1; repeat as needed")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines")] = False,
+    changes: Changes = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run the pipeline on this machine. What is already stored for this recipe is not computed or paid again.
 
     Examples: socratune run demo; socratune run pocketqa --set recipe.seed=1; socratune run demo --until teach
     """
     if until not in STAGES:
-        _stop(ProfileError("--until", [f"{until!r} is not one of {', '.join(STAGES)}"]))
+        stop(ProfileError("--until", [f"{until!r} is not one of {', '.join(STAGES)}"]))
     try:
         overrides = parse_changes(changes or [])
     except SocratuneError as error:
-        _stop(error)
-    _quiet_prefect(verbose=verbose)
+        stop(error)
+    quiet_prefect(verbose=verbose)
     from flows.progress import run_with_progress
 
     try:
         outcome = asyncio.run(run_with_progress(profile, overrides, until=until, console=console))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
     except KeyboardInterrupt:
-        _stop(SocratuneError("stopped; run the same command again to go on from here"), code=130)
+        stop(STOPPED, code=130)
     console.print(outcome)
 
 
 @app.command()
 def plan(
-    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
+    profile: ProfileArgument,
+    changes: Changes = None,
 ) -> None:
     """Say what a run would find stored, how many teacher calls it would make and what they would cost. Computes nothing, calls nobody.
 
     Example: socratune plan strategyqa-8gb --set recipe.sample.path=strategyqa_train.json
     """
-    _quiet_prefect(verbose=False)
+    quiet_prefect(verbose=False)
     from flows.forecast import forecast_tables
 
     try:
         console.print(asyncio.run(forecast_tables(profile, parse_changes(changes or []))))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
 def audit(
-    profile: Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")],
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
+    profile: ProfileArgument,
+    changes: Changes = None,
 ) -> None:
     """Judge a profile's teachers and splits before training: bias, agreement, overlaps, class shares; a page and JSON under data/audit. Calls nobody.
 
     Example: socratune audit strategyqa-recorded --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE,FILE]'
     """
-    _quiet_prefect(verbose=False)
+    quiet_prefect(verbose=False)
     from flows.audit import audit as audit_data
     from flows.audit import audit_tables
 
     try:
         console.print(audit_tables(asyncio.run(audit_data(profile, parse_changes(changes or [])))))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
@@ -110,13 +107,13 @@ def ask(
 
     Example: socratune ask demo "Could Julius Caesar have used a telephone?"
     """
-    _quiet_prefect(verbose=False)
+    quiet_prefect(verbose=False)
     from flows.ask import ask_profile, shown_consultation
 
     try:
         answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), question, console=console))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
     if as_json:
         typer.echo(json.dumps(asdict(answered)))
     else:
@@ -126,13 +123,13 @@ def ask(
 @app.command()
 def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student is wanted")] = "demo") -> None:
     """Fetch a profile's student model and convert it once, without running anything else."""
-    _quiet_prefect(verbose=False)
+    quiet_prefect(verbose=False)
     from flows.progress import run_with_progress
 
     try:
         console.print(asyncio.run(run_with_progress(profile, {}, until="student", console=console)))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
@@ -153,7 +150,7 @@ def score(
     try:
         typer.echo(json.dumps(score_files(benchmark, pred=pred, gold=gold)))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
@@ -164,7 +161,7 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run f
     try:
         typer.echo(show_run(run_folder))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command()
@@ -175,29 +172,29 @@ def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data
     try:
         typer.echo(pool_runs(runs))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
 @app.command("cross-validate")
 def cross_validate(
     profile: Annotated[str, typer.Argument(help="A StrategyQA profile in deployments/profiles or the path of a YAML file")],
     folds: Annotated[int, typer.Option(min=2, max=10, help="Into how many parts the questions are cut; each is tested once")] = 5,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for run")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines")] = False,
+    changes: Changes = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run the pipeline once a fold, each question tested once by a model that never saw it, and pool the comparisons. The same command goes on after a stop.
 
     Example: socratune cross-validate strategyqa-recorded --folds 5 --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE]'
     """
-    _quiet_prefect(verbose=verbose)
+    quiet_prefect(verbose=verbose)
     from flows.progress import cross_validate_with_progress
 
     try:
         typer.echo(asyncio.run(cross_validate_with_progress(profile, parse_changes(changes or []), folds=folds, console=console)))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
     except KeyboardInterrupt:
-        _stop(SocratuneError("stopped; run the same command again to go on from here"), code=130)
+        stop(STOPPED, code=130)
 
 
 @app.command()
@@ -215,93 +212,11 @@ def publish(
     try:
         typer.echo(prepare_release(run_folder, model=model, out=out))
     except SocratuneError as error:
-        _stop(error)
+        stop(error)
 
 
-ledger_app = typer.Typer(no_args_is_help=True, help="Look after the ledger of teacher replies: nothing in it is ever paid twice.")
 app.add_typer(ledger_app, name="ledger")
-LedgerFile = Annotated[Path, typer.Option("--ledger", help="The ledger; execution.ledger of a profile")]
-
-
-@ledger_app.command()
-def stats(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
-    """Count replies, tokens and dollars; JSON on standard output."""
-    _on_ledger("stats", ledger)
-
-
-@ledger_app.command()
-def verify(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
-    """Check every row against its checksum and the file's structure; exit code 1 when something is wrong."""
-    _on_ledger("verify", ledger)
-
-
-@ledger_app.command("export")
-def export_replies(file: Annotated[Path, typer.Argument(help="Parquet file to write")], ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
-    """Write all replies to a Parquet file, for another machine or as a recording.
-
-    A whole run is then repeated with neither key nor network: --set recipe.teacher.kind=recorded --set recipe.teacher.recordings=[FILE]
-    """
-    _on_ledger("export", ledger, file)
-
-
-@ledger_app.command("import")
-def import_replies(
-    file: Annotated[Path, typer.Argument(help="Parquet file that `ledger export` wrote")], ledger: LedgerFile = Path("data/ledger.sqlite")
-) -> None:
-    """Add replies that were bought elsewhere. They do not count as spent here."""
-    _on_ledger("import", ledger, file)
-
-
-@ledger_app.command("forget-batches")
-def forget_batches(ledger: LedgerFile = Path("data/ledger.sqlite")) -> None:
-    """Give up batches that the provider still works on, so that their questions can be asked anew. What it answers in them is paid and lost."""
-    _on_ledger("forget-batches", ledger)
-
-
-def _on_ledger(action: str, ledger: Path, file: Path | None = None) -> None:
-    from tasks.ledger import look_after
-
-    try:
-        report = look_after(action, ledger=ledger, file=file)
-    except SocratuneError as error:
-        _stop(error)
-    typer.echo(json.dumps(report, indent=1))
-    if report.get("faults"):
-        raise typer.Exit(1)
-
-
-def parse_changes(changes: list[str]) -> dict[str, Any]:
-    """`path=value` texts as a mapping; values are YAML scalars or lists. Raises ProfileError for every malformed one at once."""
-    parsed: dict[str, Any] = {}
-    faults = []
-    for change in changes:
-        path, equals, value = change.partition("=")
-        try:
-            parsed[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            faults.append(f"{change}: the value is not YAML ({str(error).splitlines()[0]})")
-        if not equals or not path.strip():
-            faults.append(f"{change}: write it as path=value, e.g. recipe.seed=1")
-    if faults:
-        raise ProfileError("--set", faults)
-    return parsed
-
-
-def _quiet_prefect(*, verbose: bool) -> None:
-    """Settings that Prefect reads when it is imported: no telemetry, patience at start-up, log lines only on request."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
-
-
-def _stop(error: SocratuneError, *, code: int = 1) -> None:
-    """Tell an error and end; a budget that is used up has an exit code of its own, because a script may want to raise it and go on."""
-    code = BUDGET_REACHED if isinstance(error, BudgetReached) else code
-    console.print(f"[bold red]{type(error).__name__}[/bold red] ", end="")
-    console.print(str(error), markup=False, highlight=False)
-    raise typer.Exit(code)
+register_loop(app)
 
 
 if __name__ == "__main__":

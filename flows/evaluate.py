@@ -12,6 +12,7 @@ from tasks.attribute import attribute
 from tasks.contracts.outcomes import Corpus, Findings, Students
 from tasks.grade import grade
 from tasks.judge import judge
+from tasks.loop import follow
 from tasks.predict import predict
 from tasks.publish import publish_scores
 
@@ -20,8 +21,8 @@ from tasks.publish import publish_scores
 async def evaluate(profile: ProfileName = "demo", overrides: Overrides = None, corpus: Corpus | None = None, students: Students | None = None) -> Findings:
     """Predictions of every model under its arms, then scores and comparisons. Without students, train comes first."""
     corpus = corpus or await teach(profile, overrides)
-    students = students or await train(profile, overrides, corpus)
     plan = open_plan(profile, overrides)
+    students = students or follow(plan.context, await train(profile, overrides, corpus), profile=plan.profile.name, start=plan.recipe.loop.start)
     recipe, run = plan.recipe, plan.context
     predictions = {}
     for reading in plan.readings:

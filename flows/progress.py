@@ -26,19 +26,20 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
     open_plan(profile, overrides)
-    with _bars(console):
+    with bars(console):
         outcome = await FLOWS[until](profile, dict(overrides))
     return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
 
 
 async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any], *, folds: int, console: Console) -> str:
     """Run every fold of a cross-validation; returns the pooled tables as Markdown."""
-    with _bars(console):
+    with bars(console):
         return await cross_validate(profile, folds, dict(overrides))
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[None]:
+def bars(console: Console) -> Iterator[None]:
+    """While the block runs, each stage has a bar with its time left."""
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),

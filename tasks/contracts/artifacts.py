@@ -144,6 +144,14 @@ class ArtifactRoot:
         """The artifact's `artifact.json`."""
         return read_record(self.absolute(ref))
 
+    def model_at(self, path: str) -> ModelRef:
+        """The model in a folder, given relative to the root. Raises ArtifactError where there is none or it has changed."""
+        record = read_record(self.path / path)
+        if not all(_intact(self.path / path / name, entry) for name, entry in record["files"].items()):
+            raise ArtifactError(f"{self.path / path} has changed since it was made; run what made it again")
+        stage, key = path.split("/")[-2:]
+        return ModelRef(stage=stage, key=key, digest=record["digest"], path=path, base=record["base"])
+
     def find_table(self, address: Address) -> TableRef[typing.Any] | None:
         """The table at `address` if it is complete and its bytes are those recorded, else None."""
         found = self._find("data", address)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.failures import DataError
-from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
+from tasks.contracts.rows import Attempt, Curated, Drafted, Gauged, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
 
 
 class _Outcome(BaseModel):
@@ -28,10 +28,14 @@ class Corpus(_Outcome):
 
 
 class Students(_Outcome):
-    """The train flow's result. `adapters` by model name: track_a, track_a_matched, track_b, aligned and trained controls."""
+    """The train flow's result. `adapters` by model name: track_a, track_a_matched, track_b, aligned and trained controls.
+
+    `accepted` says which student of a self-guided loop (round 2) stands as `aligned`, "" = the one that train aligned.
+    """
 
     adapters: dict[str, ModelRef]
     pairs: TableRef[Pair]
+    accepted: str = ""
 
 
 class Findings(_Outcome):
@@ -41,6 +45,38 @@ class Findings(_Outcome):
     scores: TableRef[Score]
     attributed: TableRef[TokenShare] | None
     judged: TableRef[Judgement] | None
+
+
+class Origin(_Outcome):
+    """Where a self-guided loop starts from: the start student's samples of train and dev questions, its reading of dev, the first alignment's pairs."""
+
+    attempts: TableRef[Attempt]
+    dev_attempts: TableRef[Attempt]
+    read: TableRef[Prediction]
+    pairs: TableRef[Pair]
+
+
+class RoundMade(_Outcome):
+    """What one round of the loop made, for the gate to judge. `read` and `parent`: dev as the round's student and as its parent answer it."""
+
+    attempts: TableRef[Attempt]
+    pairs: TableRef[Pair]
+    student: ModelRef
+    read: TableRef[Prediction]
+    parent: TableRef[Prediction]
+    gauged: TableRef[Gauged]
+
+
+class Firing(_Outcome):
+    """What one firing of a loop came to. `round` is None where none was made; `stopped` says why the loop ended itself, "" = it goes on."""
+
+    round: int | None
+    verdict: str  # accepted | reverted | skipped | stopped
+    reasons: tuple[str, ...]
+    stopped: str
+    accepted: str  # label of the student that the pointer names
+    folder: str
+    page: str
 
 
 class Report(_Outcome):

@@ -1,0 +1,70 @@
+"""`socratune loop`, `promote` and `rollback`: the self-guided loop from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
+from tasks.contracts.failures import SocratuneError
+
+
+def register_loop(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    app.command()(loop)
+    app.command()(promote)
+    app.command()(rollback)
+
+
+def loop(
+    profile: ProfileArgument,
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds to make, fewer where the loop ends itself; 0 = only show those that were made")] = 1,
+    changes: Changes = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make rounds of the self-guided loop: the last accepted student samples, pairs are made, one epoch trained, and a gate accepts or reverts.
+
+    Examples: socratune loop demo; socratune loop demo --rounds 3; socratune loop demo --rounds 0
+    """
+    quiet_prefect(verbose=verbose)
+    from flows.loop_progress import loop_with_progress
+
+    try:
+        Console().print(asyncio.run(loop_with_progress(profile, parse_changes(changes or []), rounds=rounds, console=console)))
+    except SocratuneError as error:
+        stop(error)
+    except KeyboardInterrupt:
+        stop(STOPPED, code=130)
+
+
+def promote(
+    profile: ProfileArgument,
+    target: Annotated[str, typer.Argument(metavar="RUN|ROUND", help="A run folder under data/runs, or the number of a round; 0 is the loop's start")],
+    changes: Changes = None,
+) -> None:
+    """Make a round's or a run's student the accepted one: ask, evaluate and the next round follow it.
+
+    Examples: socratune promote demo 2; socratune promote demo data/runs/RUN
+    """
+    _point(profile, changes, target)
+
+
+def rollback(profile: ProfileArgument, changes: Changes = None) -> None:
+    """Take back the last change of the accepted student, by the gate or by hand; again to go further back.
+
+    Example: socratune rollback demo
+    """
+    _point(profile, changes, None)
+
+
+def _point(profile: str, changes: list[str] | None, target: str | None) -> None:
+    quiet_prefect(verbose=False)
+    from flows.loop_progress import point
+
+    try:
+        typer.echo(asyncio.run(point(profile, parse_changes(changes or []), target=target)))
+    except SocratuneError as error:
+        stop(error)

@@ -1,0 +1,58 @@
+"""Fire the loop from a terminal, show its rounds, and move its pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.plan import Plan, open_plan
+from flows.progress import bars
+from flows.self_guided import self_guided
+from flows.teach import teach
+from flows.train import train
+from tasks.contracts.failures import ArtifactError, NotYet
+from tasks.contracts.loops import LoopFolder
+from tasks.foresee import foresee
+from tasks.loop import history, promote, roll_back
+
+
+async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, rounds: int, console: Console) -> RenderableType:
+    """Make so many rounds, each a firing as the schedule would make it; returns what to print at the end."""
+    plan = open_plan(profile, overrides)
+    firing = None
+    with bars(console):
+        for _ in range(rounds):
+            firing = await self_guided(profile, dict(overrides))
+            if firing.stopped:
+                break
+    folder = await _folder(plan, profile)
+    rows = history(folder)
+    table = Table(*(rows[0] if rows else ["round"]), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    stopped = firing.stopped if firing else ""
+    return Group(table, Text(f"The loop ended itself: {stopped}" if stopped else ""), Text(f"page: {folder.path}/loop.html" if rows else ""))
+
+
+async def point(profile: str, overrides: Mapping[str, Any], *, target: str | None) -> str:
+    """Promote `target`, or roll back where it is None; says where the pointer stands."""
+    folder = await _folder(open_plan(profile, overrides), profile)
+    move = promote(folder, target) if target is not None else roll_back(folder)
+    return f"{folder.name} now follows {move.label} ({move.adapter.path})"
+
+
+async def _folder(plan: Plan, profile: str) -> LoopFolder:
+    """The profile's loop, as its trained students name it. Raises ArtifactError where they are not trained yet."""
+    try:
+        with foresee():
+            students = await train.fn(profile, dict(plan.overrides), await teach.fn(profile, dict(plan.overrides)))
+    except NotYet:
+        students = None
+    start = students.adapters[plan.recipe.loop.start] if students else None
+    if start is None or not start.digest:
+        raise ArtifactError(f"{profile} has no trained student for these settings, so it has no loop; run socratune loop {profile} first, with the same --set")
+    return LoopFolder(plan.context.root, plan.profile.name, start)

@@ -1,0 +1,56 @@
+"""What every command of the terminal shares: changes of a profile, a quiet Prefect, errors told and exit codes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+
+from tasks.contracts.failures import BudgetReached, ProfileError, SocratuneError
+
+BUDGET_REACHED = 3  # exit code
+STOPPED = SocratuneError("stopped; run the same command again to go on from here")
+console = Console(stderr=True)
+
+ProfileArgument = Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one number of the profile, e.g. --set recipe.seed=1; repeat as needed")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show Prefect's log lines")]
+
+
+def parse_changes(changes: list[str]) -> dict[str, Any]:
+    """`path=value` texts as a mapping; values are YAML scalars or lists. Raises ProfileError for every malformed one at once."""
+    parsed: dict[str, Any] = {}
+    faults = []
+    for change in changes:
+        path, equals, value = change.partition("=")
+        try:
+            parsed[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            faults.append(f"{change}: the value is not YAML ({str(error).splitlines()[0]})")
+        if not equals or not path.strip():
+            faults.append(f"{change}: write it as path=value, e.g. recipe.seed=1")
+    if faults:
+        raise ProfileError("--set", faults)
+    return parsed
+
+
+def quiet_prefect(*, verbose: bool) -> None:
+    """Settings that Prefect reads when it is imported: no telemetry, patience at start-up, log lines only on request."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def stop(error: SocratuneError, *, code: int = 1) -> NoReturn:
+    """Tell an error and end; a budget that is used up has an exit code of its own, because a script may want to raise it and go on."""
+    code = BUDGET_REACHED if isinstance(error, BudgetReached) else code
+    console.print(f"[bold red]{type(error).__name__}[/bold red] ", end="")
+    console.print(str(error), markup=False, highlight=False)
+    raise typer.Exit(code)

@@ -1,0 +1,80 @@
+"""A round of the self-guided loop as one row: what it was made of, what its student showed, and what the gate said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
+
+from tasks.contracts.recipes import Gate
+from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Tails, Verdict
+from tasks.logic.gates import Standing, gate, hardest_third, standing
+from tasks.logic.loops import best_round
+from tasks.logic.tails import no_tails, tails
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a round is, apart from its figures; the fields of Round with these names."""
+
+    number: int
+    parent: str
+    student: str
+    digest: str
+    seed: int
+    minutes: float
+    dollars: float
+    started_at: str
+    flow_run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Rows behind a round. `source` are the start student's samples of the train questions, by which difficulty is told; `first` the first alignment's pairs."""
+
+    attempts: Sequence[Attempt]
+    source: Sequence[Attempt]
+    pairs: Sequence[Pair]
+    first: Sequence[Pair]
+    read: Sequence[Prediction]  # the round's student on dev
+    parent: Sequence[Prediction]
+    gauged: Sequence[Gauged]
+
+
+_UNKNOWN = Standing(**{field.name: math.nan for field in fields(Standing)})
+_NO_SAMPLES = {"questions": 0, "samples": 0, "pairs": 0, "replayed": 0}
+
+
+def opening(entry: Entry, *, read: Sequence[Prediction], hardest: Collection[str]) -> Round:
+    """Round 0: the student that the loop starts from, beside itself."""
+    return _row(entry, "start", (), _NO_SAMPLES, standing(read, read, hardest=hardest, gauged=()), no_tails())
+
+
+def given_up(entry: Entry, *, why: str) -> Round:
+    """A round that came to no student."""
+    return _row(entry, "reverted", (why,), _NO_SAMPLES, _UNKNOWN, no_tails())
+
+
+def judged(entry: Entry, evidence: Evidence, *, start: Sequence[Prediction], dev_attempts: Sequence[Attempt], rounds: Sequence[Round], recipe: Gate) -> Round:
+    """A finished round by the gate. `start` is the start student's reading of dev, `dev_attempts` its samples there, `rounds` those before."""
+    hardest = hardest_third(dev_attempts, start)
+    found = standing(evidence.read, evidence.parent, hardest=hardest, gauged=evidence.gauged)
+    parent = standing(evidence.parent, evidence.parent, hardest=hardest, gauged=())
+    begun = standing(start, start, hardest=hardest, gauged=())
+    gold_yes = sum(row.answer == Verdict.YES for row in evidence.read) / len(evidence.read)
+    checks = gate(found, parent=parent, start=begun, best=best_round(rounds).accuracy, gold_yes=gold_yes, recipe=recipe)
+    reasons = tuple(check.said for check in checks if not check.passed)
+    old = {(pair.qid, pair.chosen, pair.rejected) for pair in evidence.first}
+    fresh = [pair for pair in evidence.pairs if (pair.qid, pair.chosen, pair.rejected) not in old]
+    counts = {
+        "questions": len({row.qid for row in evidence.attempts}),
+        "samples": len(evidence.attempts),
+        "pairs": len(evidence.pairs),
+        "replayed": len(evidence.pairs) - len(fresh),
+    }
+    spread = tails(fresh, attempts=evidence.attempts, source=evidence.source, gauged=evidence.gauged)
+    return _row(entry, "reverted" if reasons else "accepted", reasons, counts, found, spread)
+
+
+def _row(entry: Entry, verdict: str, reasons: tuple[str, ...], counts: dict[str, int], found: Standing, spread: Tails) -> Round:
+    return Round(**asdict(entry), **asdict(found), **asdict(spread), **counts, verdict=verdict, reasons=reasons)
