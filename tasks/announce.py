@@ -16,7 +16,7 @@ from tasks.logic.report.loop_page import loop_markdown, loop_rows
 
 
 async def announce(folder: LoopFolder, firing: Firing) -> None:
-    """The history as artifacts of the flow run; `socratune.loop.accepted`, `.reverted`, `.skipped` and `.stopped` as events; a stopped loop's schedule paused."""
+    """The history as artifacts of the run; an event `socratune.loop.accepted`, `.reverted`, `.skipped` or `.stopped`; a stopped loop's schedule is paused."""
     rounds = folder.rounds
     told = f"Rounds of {folder.name}: the accepted student is {firing.accepted}"
     await acreate_table_artifact(key="self-guided-rounds", table=loop_rows(rounds), description=told)

@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Rows behind a round. `source` are the start student's samples of the train questions, by which difficulty is told; `first` the first alignment's pairs."""
+    """Rows behind a round. `source`: the start student's samples of the train questions, which tell difficulty; `first`: the first alignment's pairs."""
 
     attempts: Sequence[Attempt]
     source: Sequence[Attempt]

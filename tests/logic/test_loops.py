@@ -1,0 +1,131 @@
+"""When the loop goes on, and why it ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contracts.profiles import load_profile
+from tasks.contracts.recipes import Recipe, Stop
+from tasks.contracts.rows import Round
+from tasks.logic.loops import best_round, made_up, next_turn, pair_yield, stop_reason
+
+STOP = Stop(max_rounds=6, rejections=2, flat_rounds=2, min_pair_yield=0.3)
+PLAIN = {str: "", int: 0, float: math.nan, "str": "", "int": 0, "float": math.nan, "tuple[str, ...]": ()}
+
+
+def recipe() -> Recipe:
+    return load_profile("demo", folder=Path("deployments/profiles"), overrides={}).recipe
+
+
+def a_round(number: int, verdict: str, **values: Any) -> Round:
+    plain = {field.name: PLAIN[str(field.type)] for field in fields(Round)}
+    gained = {
+        "accuracy": 0.5,
+        "gain": 0.0,
+        "gain_p": 1.0,
+        "questions": 100,
+        "pairs": 50,
+        "minutes": 10.0,
+        "started_at": f"2026-01-0{number}T02:00:00.000+00:00",
+    }
+    return Round(**{**plain, **gained, "number": number, "verdict": verdict, **values})
+
+
+START = a_round(0, "start", minutes=0.0)
+
+
+def gained(number: int, **values: Any) -> Round:
+    return a_round(number, "accepted", gain=0.05, gain_p=0.01, accuracy=0.5 + number / 20, **values)
+
+
+def why(*rounds: Round, since: int = 0, total_minutes: float | None = None) -> str:
+    return stop_reason([START, *rounds], since=since, recipe=STOP, total_minutes=total_minutes)
+
+
+def test_it_goes_on_while_students_gain() -> None:
+    assert why() == ""
+    assert why(*(gained(number) for number in range(1, 6))) == ""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "reason"),
+    [
+        ([gained(1), a_round(2, "reverted"), a_round(3, "reverted")], "2 rounds in a row reverted"),
+        ([gained(1), a_round(2, "accepted"), a_round(3, "accepted")], "no significant gain in 2 rounds accepted"),
+        ([a_round(1, "accepted"), a_round(2, "reverted"), a_round(3, "accepted")], "no significant gain in 2 rounds accepted"),
+        ([gained(1), gained(2, pairs=14)], "0.14 pairs a question, less than 30% of the first round's 0.50"),
+        ([gained(1), gained(2, pairs=20, replayed=6)], "0.14 pairs a question, less than 30% of the first round's 0.50"),
+        ([gained(number) for number in range(1, 7)], "6 rounds made, as many as recipe.loop.stop.max_rounds allows"),
+    ],
+)
+def test_it_ends_for_the_reason_that_it_names(rounds: list[Round], reason: str) -> None:
+    assert why(*rounds) == reason
+    assert why(*rounds[:-1]) == ""
+
+
+def test_rejections_that_do_not_follow_one_another_are_no_reason() -> None:
+    assert why(a_round(1, "reverted"), gained(2), a_round(3, "reverted"), gained(4)) == ""
+
+
+def test_a_fall_that_is_significant_is_no_gain() -> None:
+    assert why(a_round(1, "accepted", gain=-0.05, gain_p=0.01), a_round(2, "accepted", gain=0.01, gain_p=0.6)).startswith("no significant gain")
+
+
+def test_minutes_of_all_rounds_count_towards_the_budget() -> None:
+    assert why(gained(1), gained(2), total_minutes=20.1) == ""
+    assert why(gained(1), gained(2), total_minutes=20) == "20 minutes used of 20 (execution.loop.total_minutes)"
+
+
+def test_a_person_who_moved_the_pointer_starts_the_count_again() -> None:
+    reverted = [a_round(1, "reverted"), a_round(2, "reverted")]
+    assert why(*reverted)
+    assert why(*reverted, since=2) == ""
+    assert why(*reverted, a_round(3, "reverted"), since=2) == ""
+
+
+def test_each_round_draws_anew_and_learns_more_slowly_after_each_accepted_one() -> None:
+    given_recipe = recipe()
+    rounds = [START]
+    seeds, rates = [], []
+    for number, verdict in enumerate(["accepted", "reverted", "accepted"], start=1):
+        turn = next_turn(rounds, recipe=given_recipe.loop, align=given_recipe.align, seed=7)
+        seeds.append(turn.seed)
+        rates.append(turn.align.learning_rate / given_recipe.loop.learning_rate)
+        assert turn.number == number
+        assert turn.align.phases == (given_recipe.loop.phase,)
+        rounds.append(a_round(number, verdict))
+    assert seeds == [8, 9, 10]
+    assert rates == [1.0, 0.5, 0.5]
+
+
+def test_of_many_missed_firings_one_is_made_up() -> None:
+    missed = [f"2026-01-0{day}T02:00:00.000+00:00" for day in (1, 2, 3)]
+    rounds = [START]
+    made = 0
+    for due in missed:
+        if not made_up(due, rounds):
+            made += 1
+            rounds.append(a_round(made, "accepted", started_at=f"2026-01-05T0{made}:00:00.000+00:00"))
+    assert made == 1
+    assert not made_up("2026-01-06T02:00:00.000+00:00", rounds)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["accepted", "reverted"]), st.integers(0, 20)), max_size=8))
+def test_the_best_round_was_accepted_and_nothing_accepted_beats_it(made: list[tuple[str, int]]) -> None:
+    rounds = [replace(START, accuracy=0.5), *(a_round(1, verdict, accuracy=right / 20) for verdict, right in made)]
+    rounds = [replace(each, number=number) for number, each in enumerate(rounds)]
+    best = best_round(rounds)
+    held = [each for each in rounds if each.verdict != "reverted"]
+    assert best in held
+    assert all(each.accuracy < best.accuracy or each.number >= best.number for each in held if each.accuracy >= best.accuracy)
+
+
+def test_replayed_pairs_are_no_yield() -> None:
+    assert pair_yield(a_round(1, "accepted", pairs=40, replayed=10, questions=60)) == 0.5
