@@ -65,6 +65,10 @@ up: install  ## start a Prefect server (or use the one that runs), a work pool a
 	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local; \
 	$(BIN)/prefect automation inspect dead-runs >/dev/null 2>&1 || $(BIN)/prefect automation create --from-file deployments/automations/dead-runs.yaml; \
 	$(BIN)/prefect --no-prompt deploy --all; \
+	$(BIN)/prefect automation inspect loop-accepted >/dev/null 2>&1 || { \
+	id=$$($(BIN)/prefect deployment inspect evaluate/evaluate --output json | $(BIN)/python -c "import json, sys; print(json.load(sys.stdin)['id'])"); \
+	sed "s/EVALUATE/$$id/" deployments/automations/loop-accepted.yaml >$(LOGS)/loop-accepted.yaml; \
+	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }; \
 	nohup $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid
 	@echo "The UI:  http://$(HOST):$(PORT)"
 	@echo "Run:     PREFECT_API_URL=$(API) $(BIN)/prefect deployment run 'full-pipeline/demo' --watch"

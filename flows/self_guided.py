@@ -39,7 +39,7 @@ async def self_guided(profile: ProfileName = "demo", overrides: Overrides = None
             origin = await loop.origin()
             made, why = await loop.in_time(state)
             firing = await conclude(plan.context, loop=state, recipe=plan.recipe, origin=origin, made=made, why=why)
-        await announce(state.folder, firing)
+        await announce(state.folder, firing, profile=profile, overrides=plan.overrides)
     return final_state(firing)
 
 

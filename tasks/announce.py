@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
@@ -15,7 +18,7 @@ from tasks.contracts.outcomes import Firing
 from tasks.logic.report.loop_page import loop_markdown, loop_rows
 
 
-async def announce(folder: LoopFolder, firing: Firing) -> None:
+async def announce(folder: LoopFolder, firing: Firing, *, profile: str, overrides: Mapping[str, Any]) -> None:
     """The history as artifacts of the run; an event `socratune.loop.accepted`, `.reverted`, `.skipped` or `.stopped`; a stopped loop's schedule is paused."""
     rounds = folder.rounds
     told = f"Rounds of {folder.name}: the accepted student is {firing.accepted}"
@@ -26,7 +29,7 @@ async def announce(folder: LoopFolder, firing: Firing) -> None:
         emit_event(
             event=f"socratune.loop.{event}",
             resource={"prefect.resource.id": f"socratune.loop.{folder.path.name}", "prefect.resource.name": folder.name},
-            payload=firing.model_dump(mode="json"),
+            payload={**firing.model_dump(mode="json"), "profile": profile, "overrides": json.dumps(dict(overrides))},
         )
     if firing.stopped and deployment.id:
         await _pause(UUID(str(deployment.id)))
