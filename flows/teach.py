@@ -42,7 +42,7 @@ async def teach(profile: ProfileName = "demo", overrides: Overrides = None) -> C
             run, benchmark=benchmark, split=split, size=size, seed=seed, source=plan.source, named_split=recipe.sample.split, kinds=recipe.sample.kinds
         )
         drafted[split] = await draft(
-            run, split=split, questions=questions[split], student=drafter, benchmark=benchmark,
+            run, split=split, questions=questions[split], student=drafter, adapter=None, benchmark=benchmark,
             max_new_tokens=recipe.draft.max_new_tokens, numbers=recipe.student, seed=seed,
         )  # fmt: skip
     asked = drafted["train"]

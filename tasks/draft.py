@@ -13,17 +13,26 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("draft", version=3, run_name="draft {split}")
+@table_stage("draft", version=4, run_name="draft {split}")
 async def draft(
-    work: Work, *, split: str, questions: TableRef[Question], student: ModelRef, benchmark: str, max_new_tokens: int, numbers: Student, seed: int
+    work: Work,
+    *,
+    split: str,
+    questions: TableRef[Question],
+    student: ModelRef,
+    adapter: ModelRef | None,
+    benchmark: str,
+    max_new_tokens: int,
+    numbers: Student,
+    seed: int,
 ) -> Table[Drafted]:
-    """Greedy drafts of one split by the frozen drafter."""
+    """Greedy drafts of one split by a frozen drafter: the student as it was, or with the `adapter` that was last accepted."""
     wording = get_benchmark(benchmark)
     rows = work.root.read(questions, Question)
     write_rows(work.folder / "requests.parquet", draft_requests(rows, benchmark=wording), Request)
     step = AnswerStep(
         name=f"draft {split}",
-        weights=work.weights(student, None, numbers),
+        weights=work.weights(student, adapter, numbers),
         requests="requests.parquet",
         max_new_tokens=max_new_tokens,
         temperature=0.0,
@@ -34,6 +43,6 @@ async def draft(
     )
     (done,) = await work.run(step)
     completions = read_rows(work.folder / done.out, Completion)
-    made = drafted(rows, completions, benchmark=wording, drafter=student.digest)
+    made = drafted(rows, completions, benchmark=wording, drafter=(adapter or student).digest)
     said = {"with_questions": sum(bool(row.draft_questions) for row in made), "verdicts": Counter(row.draft_verdict for row in made)}
     return Table(made, Drafted, {**done.summary, **said})

@@ -5,10 +5,11 @@ from __future__ import annotations
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import AnswerStep, ReferenceStep
 from tasks.contracts.recipes import PairRecipe, Student
-from tasks.contracts.rows import Arm, Completion, Curated, Pair, Request, Taught
+from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Request, Taught
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement, without_drafts
+from tasks.logic.round_pairs import paired, round_pairs, with_replay
 from tasks.stage import Table, Work, table_stage
 
 
@@ -84,3 +85,51 @@ async def pair_no_draft(
     )
     (referenced,) = await work.run(reference)
     return Table(read_rows(work.folder / referenced.out, Pair), Pair, counts)
+
+
+@table_stage("pair-round", version=1, run_name="pair {attempts.rows} samples")
+async def pair_round(
+    work: Work,
+    *,
+    attempts: TableRef[Attempt],
+    drafted: TableRef[Drafted],
+    curated: TableRef[Curated],
+    first: TableRef[Pair],
+    student: ModelRef,
+    adapter: ModelRef,
+    benchmark: str,
+    arm: str,
+    recipe: PairRecipe,
+    max_similarity: float,
+    replay: float,
+    max_length: int,
+    numbers: Student,
+    seed: int,
+) -> Table[Pair]:
+    """Right against wrong samples of the student that a round starts from, some of the first alignment's pairs, and what that student thinks of all."""
+    tried = work.root.read(attempts, Attempt)
+    built = round_pairs(
+        tried,
+        drafted=work.root.read(drafted, Drafted),
+        curated=work.root.read(curated, Curated),
+        arm=Arm(arm),
+        recipe=recipe,
+        max_similarity=max_similarity,
+        benchmark=get_benchmark(benchmark),
+        seed=seed,
+    )
+    pairs = with_replay(built.pairs, work.root.read(first, Pair), arm=Arm(arm), share=replay, seed=seed)
+    summary = paired(pairs, built.pairs, turned_away=built.turned_away, questions=len({each.qid for each in tried}))
+    if not pairs:
+        return Table([], Pair, {**summary, "note": "no question has both a chain to follow and a wrong one that fits it: there is nothing to train on"})
+    write_rows(work.folder / "pairs.parquet", pairs, Pair)
+    reference = ReferenceStep(
+        weights=work.weights(student, adapter, numbers),
+        digest=adapter.digest,
+        pairs="pairs.parquet",
+        max_length=max_length,
+        machine=work.machine,
+        out="referenced.parquet",
+    )
+    (referenced,) = await work.run(reference)
+    return Table(read_rows(work.folder / referenced.out, Pair), Pair, summary)

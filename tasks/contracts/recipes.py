@@ -208,7 +208,7 @@ class Explore(_Section):
     temperature: Rate
     hard_below: Share  # a question on which a smaller share of the samples is right is hard
     extra_samples: Count  # further samples of each hard question
-    follows: Share  # probability of its verdict after its reasoning alone from which a sample counts as valid, and below which it must stay after another's
+    follows: Share  # a sample counts where its reasoning alone gives its verdict with this probability and another one does not; 0 = nothing is asked
 
 
 class Gate(_Section):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.contracts.recipes import PairRecipe
-from tasks.contracts.rows import Arm, Completion, Curated, Pair, Taught, Verdict
+from tasks.contracts.rows import Arm, Completion, Curated, Drafted, Pair, Taught, Verdict
 from tasks.logic.benchmarks import Benchmark
 
 
@@ -94,20 +94,21 @@ def _question_pairs(row: Curated, arm: Arm, own: Sequence[Completion], *, recipe
         else:
             (right if verdict == row.answer else wrong).append(completion.text)
     teacher = benchmark.completion(asked=row.asked, answered=row.answered, reasoning=row.reasoning, answer=row.answer)
-    faithful = [text for text in right if _same_facts(text, row, benchmark)]
+    faithful = [text for text in right if same_facts(text, row, benchmark)]
     chosen, source = (faithful[0], "own") if faithful else (teacher, "teacher")
     prompt = benchmark.prompt(arm, row)
     pairs: list[Pair] = []
     for rejected in dict.fromkeys(wrong):
-        fault = _fault(prompt, chosen, rejected, max_length_ratio=recipe.max_length_ratio)
+        fault = pair_fault(prompt, chosen, rejected, max_length_ratio=recipe.max_length_ratio)
         if fault:
             away[fault] += 1
         elif len(pairs) < recipe.per_question:
-            pairs.append(_pair(row, arm, prompt, chosen=chosen, rejected=rejected, source=source))
+            pairs.append(own_pair(row, arm, prompt, chosen=chosen, rejected=rejected, source=source))
     return pairs
 
 
-def _fault(prompt: str, chosen: str, rejected: str, *, max_length_ratio: float) -> str:
+def pair_fault(prompt: str, chosen: str, rejected: str, *, max_length_ratio: float) -> str:
+    """Why two texts make no pair, "" where they do."""
     lengths = sorted((len(chosen.split()), len(rejected.split())))
     if lengths[1] > max_length_ratio * max(lengths[0], 1):
         return "lengths too far apart"
@@ -116,12 +117,14 @@ def _fault(prompt: str, chosen: str, rejected: str, *, max_length_ratio: float) 
     return "chosen equals rejected" if _normal(chosen) == _normal(rejected) else ""
 
 
-def _same_facts(text: str, row: Curated, benchmark: Benchmark) -> bool:
+def same_facts(text: str, row: Curated, benchmark: Benchmark) -> bool:
+    """Whether a chain states all of the teacher's answers to the clarifying questions."""
     stated = {_normal(answer) for answer in benchmark.parse_skeleton(text).answered}
     return bool(row.answered) and {_normal(answer) for answer in row.answered} <= stated
 
 
-def _pair(row: Curated, arm: Arm, prompt: str, *, chosen: str, rejected: str, source: str) -> Pair:
+def own_pair(row: Drafted, arm: Arm, prompt: str, *, chosen: str, rejected: str, source: str) -> Pair:
+    """A pair whose rejected side is an own sample; nothing has read it yet."""
     return Pair(
         qid=row.qid,
         arm=arm,

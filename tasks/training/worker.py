@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from tasks.contracts.failures import JobFailed, SocratuneError
-from tasks.contracts.jobs import AlignStep, AnswerStep, AttributeStep, ConsultStep, ConvertStep, Job, ReferenceStep, SftStep, Step, StepResult
+from tasks.contracts.jobs import AlignStep, AnswerStep, AttributeStep, ConsultStep, ConvertStep, Job, ReferenceStep, ScoreStep, SftStep, Step, StepResult
 from tasks.training import processes
 from tasks.training.progress import Failure, Progress, Report, write_event
 from tasks.training.results import is_finished, write_result
@@ -81,6 +81,10 @@ def _do(step: Step, folder: Path, report: Report) -> dict[str, Any]:
             from tasks.training.reference import run_reference
 
             return run_reference(step, folder, report)
+        case ScoreStep():
+            from tasks.training.reference import run_score
+
+            return run_score(step, folder, report)
         case SftStep():
             from tasks.training.sft import run_sft
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts.artifacts import write_rows
-from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, SftStep, Weights
+from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, ScoreStep, SftStep, Weights
 from tasks.contracts.recipes import Align, Lora, Phase, Sft
-from tasks.contracts.rows import Exam, Example, Pair, Request
+from tasks.contracts.rows import Exam, Example, Pair, Request, Spoken
 
 MACHINE = Machine(device="cpu", processes=1, batch_tokens=160, gpu_memory_gib=None, recompute="auto", compile="auto", generate_batch=4, report_to=())
+SIDES = ("chosen", "rejected")
 PLAIN = Phase(epochs=1, beta=0.1, cal="none", dr="none", drop_quantile=0.0)
 
 
@@ -134,6 +135,24 @@ def reference_step(folder: Path, model: Path, rows: Sequence[Pair], **changes: o
     write_rows(folder / "pairs.parquet", rows, Pair)
     step = ReferenceStep(
         weights=weights(model, adapter="adapter"), digest="adapter-digest", pairs="pairs.parquet", max_length=200, machine=MACHINE, out="referenced.parquet"
+    )
+    return step.model_copy(update=changes)
+
+
+def spoken(rows: Sequence[Pair]) -> list[Spoken]:
+    """Both sides of pairs, each a text of its own."""
+    return [Spoken(qid=pair.qid, role=role, prompt=pair.prompt, completion=text) for pair in rows for role, text in zip(SIDES, (pair.chosen, pair.rejected), strict=True)]
+
+
+def score_step(folder: Path, model: Path, rows: Sequence[Spoken], **changes: object) -> ScoreStep:
+    write_rows(folder / "texts.parquet", rows, Spoken)
+    step = ScoreStep(
+        name="read",
+        weights=weights(model, adapter="adapter"),
+        texts="texts.parquet",
+        max_length=200,
+        machine=MACHINE,
+        out="likelihoods.parquet",
     )
     return step.model_copy(update=changes)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.bench.engine.readings import READINGS, job_of, take
 
 
-@pytest.mark.parametrize("name", ["sft_direct", "dpo", "generate"])
+@pytest.mark.parametrize("name", ["sft_direct", "dpo", "generate", "sample"])
 def test_our_side_of_the_bench_runs_on_tiny_shapes(name):
     row = take(job_of(name, model="llama7b", cpu=True, quick=True), "ours", plan="")
     assert "error" not in row

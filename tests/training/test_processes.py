@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.jobs import Job
 from tasks.contracts.recipes import Phase
-from tasks.contracts.rows import Completion, Exam, Pair
+from tasks.contracts.rows import Completion, Exam, Likelihood, Pair
 from tasks.training.launch import run_job
-from tests.training.jobs import MACHINE, PLAIN, align_recipe, align_step, answer_step, examples, pairs, reference_step, requests, sft_step
+from tests.training.jobs import MACHINE, PLAIN, align_recipe, align_step, answer_step, examples, pairs, reference_step, requests, score_step, sft_step, spoken
 
 TWO = MACHINE.model_copy(update={"processes": 2})
 CENTRED = Phase(epochs=1, beta=0.1, cal="batch_mean", dr="paper", drop_quantile=0.25)
@@ -28,6 +28,7 @@ def chain(folder: Path, tiny: Path, machine: object) -> Job:
         answer_step(folder, tiny, requests(7), machine=machine),
         reference_step(folder, tiny, pairs(13), machine=machine),
         align_step(folder, tiny, exams, align_recipe(PLAIN, CENTRED, nll_weight=0.2, learning_rate=5e-3), machine=machine),
+        score_step(folder, tiny, spoken(pairs(13))[:-1], machine=machine),
     )
     return Job(steps=steps)
 
@@ -47,6 +48,9 @@ def test_two_processes_train_and_answer_as_one(tiny, tmp_path):
     assert answers[0] == answers[1]
     references = [[row.reference_chosen for row in read_rows(tmp_path / name / "referenced.parquet", Pair)] for name in ("one", "two")]
     assert references[0] == pytest.approx(references[1], abs=1e-2)
+    likelihoods = [read_rows(tmp_path / name / "likelihoods.parquet", Likelihood) for name in ("one", "two")]
+    assert [(row.qid, row.role, row.tokens) for row in likelihoods[0]] == [(row.qid, row.role, row.tokens) for row in likelihoods[1]]
+    assert [row.nats for row in likelihoods[0]] == pytest.approx([row.nats for row in likelihoods[1]], abs=1e-2)
     kept = [load_file(tmp_path / name / "aligned" / "adapter_model.safetensors") for name in ("one", "two")]
     assert all(kept[0][name].allclose(kept[1][name], atol=1e-3) for name in kept[0])
     assert [progress.done for progress in told if progress.step == 0 and progress.note.startswith("loss")] == list(range(1, 7))  # one process tells

@@ -1,4 +1,4 @@
-"""`make bench-train`, `bench-dpo`, `bench-generate`: our engine beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
+"""`make bench-train`, `bench-dpo`, `bench-generate`, `bench-sample`: our engine beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
 
 Prints Markdown; keeps JSON lines. A GPU is needed, of any size for the 8 GB readings and of 100 GB for the others' rivals; `--cpu` shows that all of it runs.
 """
@@ -13,6 +13,7 @@ import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from tests.bench.engine.measure import CAP_GIB, Row
 from tests.bench.engine.readings import GROUPS, READINGS, SIDES, job_of, take
@@ -28,7 +29,7 @@ def main() -> None:
     options = _options()
     if options.one:
         name, side = options.one
-        job = job_of(name, model=options.model, cpu=options.cpu, quick=options.quick)
+        job = job_of(name, model=options.model, cpu=options.cpu, quick=options.quick, **_drawn(options))
         row = take(job, side, plan=options.plan)
         if os.environ.get("RANK", "0") == "0":
             options.result.write_text(json.dumps(row))
@@ -42,12 +43,14 @@ def main() -> None:
             row = _same_run(name, side, rows) or _one(name, side, options)
             if "rate" in row and "rate" in (one := rows.get((READINGS[name].base, side), {})):
                 row["scaling"] = row["rate"] / one["rate"]
+            if side == "ours" and "rate" in row and "rate" in (rival := rows.get((name, READINGS[name].rival), {})):
+                row["cpu_gain" if options.cpu else "gain"] = row["rate"] / rival["rate"]
             rows[name, side] = row
             sys.stderr.write(f"{name} {side}: {json.dumps(row)}\n")
             kept = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "model": options.model, "cpu": options.cpu}
             with options.out.open("a") as file:
                 file.write(json.dumps({**kept, "quick": options.quick, "reading": name, "side": side, **row}) + "\n")
-    print(_table(rows, barred=options.model == "llama7b" and not options.cpu))
+    print(_table(rows, barred=options.model == "llama7b" and (bool(options.student) or not options.cpu)))
     print(_ratios(rows))
 
 
@@ -60,6 +63,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="tiny shapes without a GPU: to see that all runs; the figures mean nothing")
     parser.add_argument("--out", type=Path, default=PLACE / "engine.jsonl", help="JSON lines; %(default)s")
     parser.add_argument("--model", default="llama7b", choices=("llama7b", "phi35"))
+    parser.add_argument("--student", type=Path, help="sample: folder of a real student's weights, asked pocketqa's questions; also with --cpu")
+    parser.add_argument("--adapter", type=Path, help="sample: folder of an adapter on top of it")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"), help="sample: of the real student")
+    parser.add_argument("--questions", type=int, default=300, help="sample: eight samples of each; %(default)s")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds a reading may take; %(default)s")
     parser.add_argument("--plan", default="", help="changes of best's settings: micro=8,precompute=1 (names are those of peers.Plan)")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SIDE"), help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
@@ -71,6 +79,12 @@ def _options() -> argparse.Namespace:
         parser.error(f"no such reading of the group, or side: {', '.join(sorted(unknown))}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     return options
+
+
+def _drawn(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a Job that only samples know."""
+    folders = {name: str(folder.resolve()) if folder else "" for name, folder in (("student", options.student), ("adapter", options.adapter))}
+    return {**folders, "dtype": options.dtype, "questions": options.questions}
 
 
 def _same_run(name: str, side: str, rows: dict[tuple[str, str], Row]) -> Row | None:
@@ -88,16 +102,17 @@ def _one(name: str, side: str, options: argparse.Namespace) -> Row:
     environment = {**QUIET, "PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ} | ({"CUDA_VISIBLE_DEVICES": ""} if options.cpu else {})
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        given = ["--model", options.model, "--plan", options.plan, "--result", str(result), *flags]
+        drawn = [part for key, value in _drawn(options).items() if value for part in (f"--{key}", str(value))]
+        given = [*drawn, "--model", options.model, "--plan", options.plan, "--result", str(result), *flags]
         count = READINGS[name].processes
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))  # a trainer cuts its batch for all that it sees
         starter = [] if count == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command = [sys.executable, *starter, "-m", "tests.bench.engine", "--one", name, side, *given]
         with log.open("w") as file:
             try:
-                code = subprocess.run(command, cwd=PROJECT, env=environment, stdout=file, stderr=file, timeout=LIMIT, check=False).returncode
+                code = subprocess.run(command, cwd=PROJECT, env=environment, stdout=file, stderr=file, timeout=options.limit, check=False).returncode
             except subprocess.TimeoutExpired:
-                return {"error": f"still running after {LIMIT:.0f} s"}
+                return {"error": f"still running after {options.limit:.0f} s"}
         if result.is_file():
             return json.loads(result.read_text())
     lines = log.read_text(errors="replace").strip().splitlines()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.bench.engine.measure import Generated, Row, Trained, guarded
 from tests.bench.engine.work import EPOCHS, Job
@@ -41,6 +42,7 @@ class Reading:
     capped: bool = False
     processes: int = 1  # one a GPU, each with its 32 samples; ours alone, beside `base`
     base: str = ""
+    rival: str = ""  # the side whose rate `gain` is counted in
 
 
 def _rate(value: float, unit: str) -> tuple[Bar, ...]:
@@ -57,19 +59,29 @@ READINGS = {
     "sft_cot_4gpu": Reading("gpus", "seq/s", (Bar("scaling", 3.5, "x one GPU"),), law="cot", processes=4, base="sft_cot"),
     "dpo": Reading("dpo", "pairs/s", _rate(60, "pairs/s")),
     "dpo_8gb": Reading("dpo", "pairs/s", _rate(15, "pairs/s"), capped=True),
+    "sample": Reading("sample", "samples/s", (Bar("gain", 3, "x seeds"), Bar("cpu_gain", 1.5, "x seeds on a CPU")), rival="seeds"),
     "generate": Reading("generate", "tok/s", (*_rate(12000, "tok/s"), Bar("step_ms", 10, "ms", at_most=True))),
 }
 GROUPS = tuple(dict.fromkeys(reading.group for reading in READINGS.values()))
 
 
-def job_of(name: str, *, model: str, cpu: bool, quick: bool) -> Job:
+def job_of(name: str, *, model: str, cpu: bool, quick: bool, **drawn: Any) -> Job:
+    """What a reading asks of a side; `drawn` are the fields of a Job that only samples know."""
     reading = READINGS[name]
-    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, processes=reading.processes, cpu=cpu, quick=quick)
+    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, processes=reading.processes, cpu=cpu, quick=quick, **drawn)
 
 
 def take(job: Job, side: str, *, plan: str) -> Row:
     """One reading of one side, in this process."""
+    if READINGS[job.reading].group == "sample":
+        return guarded(_drawn(job, side), capped=job.capped)
     return guarded(_ours(job) if side == "ours" else _peer(job, side, plan), capped=job.capped)
+
+
+def _drawn(job: Job, side: str) -> Callable[[], Row]:
+    from tests.bench.engine import drawing
+
+    return lambda: drawing.ours(job) if side == "ours" else drawing.loop(job, side)
 
 
 def _ours(job: Job) -> Callable[[], Row]:

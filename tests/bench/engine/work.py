@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 LAWS = {"direct": (40, 8, 24, 96), "cot": (180, 45, 80, 400)}  # mean, spread, least, most tokens of a row
 PROMPT, COMPLETION = (80, 12), (100, 20)  # mean, spread; of a preference pair
@@ -30,6 +31,10 @@ class Job:
     capped: bool = False  # whether the allocator is held to what an 8 GB card has
     cpu: bool = False  # tiny shapes
     quick: bool = False
+    student: str = ""  # folder of a real student's weights, "" = random ones; for samples only
+    adapter: str = ""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    questions: int = 300  # of which samples are drawn
 
     @property
     def batch(self) -> int:
@@ -67,6 +72,27 @@ class Job:
         """Token ids of the prompts, all as long as what is to be generated."""
         chance = random.Random(0)
         return [self._tokens(chance, self.new_tokens) for _ in range(self.prompts_at_once)]
+
+    @property
+    def sampled_tokens(self) -> int:
+        """The limit of a sample."""
+        return 8 if self.tiny else 128
+
+    @property
+    def samples_at_once(self) -> int:
+        """What a profile for such a machine says."""
+        return 4 if self.tiny else 200 if self.cpu else 256
+
+    @property
+    def tiny(self) -> bool:
+        """Whether shapes are tiny."""
+        return self.cpu and not self.student
+
+    def asked(self) -> list[list[int]]:
+        """Token ids of the questions that samples are drawn of."""
+        chance = random.Random(0)
+        lengths = [max(4, int(chance.gauss(*PROMPT)) // self._shorter) for _ in range(6 if self.tiny else 48 if self.quick else self.questions)]
+        return [self._tokens(chance, length) for length in lengths]
 
     @property
     def _shorter(self) -> int:
