@@ -90,7 +90,7 @@ def compare(name: str, new: Sequence[Prediction], old: Sequence[Prediction], *, 
 
     `claim` is the difference that was promised; negative = "not worse by that much". Raises DataError when the questions or gold answers differ.
     """
-    change = _changes(name, new, [old])
+    change = changes(name, new, [old])
     right_old = {row.qid: is_right(row) for row in old}
     interval = paired_bootstrap([is_right(row) for row in new], [right_old[row.qid] for row in new], resamples=resamples, seed=seed)
     return _comparison(name, list(change.values()), interval, p_value=_mcnemar(change.values()), claim=claim)
@@ -101,8 +101,8 @@ def compare_mean(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[P
 
     The interval resamples questions and readings, the p value flips signs over questions. Raises DataError as `compare` does.
     """
-    interval = pooled_bootstrap([_changes(f"{name}, reading {number}", new, [old]) for number, old in enumerate(olds, start=1)], resamples=resamples, seed=seed)
-    change = list(_changes(name, new, olds).values())
+    interval = pooled_bootstrap([changes(f"{name}, reading {number}", new, [old]) for number, old in enumerate(olds, start=1)], resamples=resamples, seed=seed)
+    change = list(changes(name, new, olds).values())
     return _comparison(name, change, interval, p_value=sign_flip(change, resamples=resamples, seed=seed), claim=claim)
 
 
@@ -114,9 +114,9 @@ def compare_pooled(
     The interval resamples runs and questions. The p value sums the runs: exact when each has its own questions, as folds do, approximate when they
     share them, as seeds do (then trust the interval).
     """
-    changes = [_changes(f"{name}, run {number}", new, olds) for number, (new, olds) in enumerate(runs, start=1)]
-    interval = pooled_bootstrap(changes, resamples=resamples, seed=seed)
-    flat = [value for change in changes for value in change.values()]
+    by_run = [changes(f"{name}, run {number}", new, olds) for number, (new, olds) in enumerate(runs, start=1)]
+    interval = pooled_bootstrap(by_run, resamples=resamples, seed=seed)
+    flat = [value for change in by_run for value in change.values()]
     p_value = _mcnemar(flat) if all(len(olds) == 1 for _, olds in runs) else sign_flip(flat, resamples=resamples, seed=seed)
     return _comparison(name, flat, interval, p_value=p_value, claim=claim)
 
@@ -143,6 +143,18 @@ def finding(*, difference: float, interval: Interval, p_holm: float, claim: floa
     return Finding.PASS if passed else Finding.FAIL if failed else Finding.UNDERPOWERED
 
 
+def changes(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Prediction]]) -> dict[str, float]:
+    """New minus the mean of the olds in [-1, 1] by question, in the order of `new`. Raises DataError when questions or gold answers differ or repeat."""
+    after, before = _by_question(new), [_by_question(old) for old in olds]
+    for side in before:
+        if not after or after.keys() != side.keys():
+            odd = sorted(after.keys() ^ side.keys())
+            raise DataError(f"{name}: the two models were not asked the same questions ({len(after)} and {len(side)}; {len(odd)} differ, e.g. {odd[:3]})")
+        if relabelled := [qid for qid in after if after[qid].answer != side[qid].answer]:
+            raise DataError(f"{name}: {len(relabelled)} questions have different gold answers on the two sides, e.g. {relabelled[0]}")
+    return {qid: is_right(row) - sum(is_right(side[qid]) for side in before) / len(before) for qid, row in after.items()}
+
+
 def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_value: float, claim: float) -> Comparison:
     n = len(change)
     difference = sum(change) / n
@@ -164,26 +176,14 @@ def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_val
     )
 
 
-def _mcnemar(changes: Iterable[float]) -> float:
-    signs = Counter(changes)
+def _mcnemar(values: Iterable[float]) -> float:
+    signs = Counter(values)
     return mcnemar(signs[1], signs[-1])
 
 
 def _judged(each: Comparison) -> Comparison:
     verdict = finding(difference=each.difference, interval=Interval(each.ci_low, each.ci_high), p_holm=each.p_holm, claim=each.claim)
     return replace(each, verdict=verdict)
-
-
-def _changes(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Prediction]]) -> dict[str, float]:
-    """new - mean of old in [-1, 1] by question, in the order of `new`."""
-    after, before = _by_question(new), [_by_question(old) for old in olds]
-    for side in before:
-        if not after or after.keys() != side.keys():
-            odd = sorted(after.keys() ^ side.keys())
-            raise DataError(f"{name}: the two models were not asked the same questions ({len(after)} and {len(side)}; {len(odd)} differ, e.g. {odd[:3]})")
-        if relabelled := [qid for qid in after if after[qid].answer != side[qid].answer]:
-            raise DataError(f"{name}: {len(relabelled)} questions have different gold answers on the two sides, e.g. {relabelled[0]}")
-    return {qid: is_right(row) - sum(is_right(side[qid]) for side in before) / len(before) for qid, row in after.items()}
 
 
 def _by_question(predictions: Sequence[Prediction]) -> Mapping[str, Prediction]:
