@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -16,6 +16,7 @@ from flows.teach import teach
 from flows.train import train
 from tasks.contracts.failures import ArtifactError, NotYet
 from tasks.contracts.loops import LoopFolder
+from tasks.contracts.outcomes import Firing
 from tasks.foresee import foresee
 from tasks.loop import history, promote, roll_back
 
@@ -23,10 +24,11 @@ from tasks.loop import history, promote, roll_back
 async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, rounds: int, console: Console) -> RenderableType:
     """Make so many rounds, each a firing as the schedule would make it; returns what to print at the end."""
     plan = open_plan(profile, overrides)
-    firing = None
+    firing: Firing | None = None
     with bars(console):
         for _ in range(rounds):
-            firing = await self_guided(profile, dict(overrides))
+            ended = await self_guided(profile, dict(overrides), return_state=True)
+            firing = cast(Firing, await ended.aresult())
             if firing.stopped:
                 break
     folder = await _folder(plan, profile)

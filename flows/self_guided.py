@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
-from prefect.states import State
-from tasks.explore import explore
-from tasks.gauge import gauge
+from prefect.client.schemas.objects import State
 
 from flows.plan import Overrides, Plan, ProfileName, open_plan
 from flows.teach import teach
@@ -20,6 +18,8 @@ from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.outcomes import Corpus, Firing, Origin, RoundMade, Students
 from tasks.contracts.rows import Attempt, Drafted, Prediction
 from tasks.draft import draft
+from tasks.explore import explore
+from tasks.gauge import gauge
 from tasks.loop import Opened, conclude, opened, tell
 from tasks.pair import pair_round
 from tasks.predict import predict

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.runtime import deployment
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from tasks.contracts.loops import LoopFolder
 from tasks.contracts.outcomes import Firing

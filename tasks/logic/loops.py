@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tasks.contracts.recipes import Align, Loop, Stop
 from tasks.contracts.rows import Round
-from tasks.logic.statistics import ALPHA
+from tasks.logic.gates import significant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,6 @@ def made_up(due: str, rounds: Sequence[Round]) -> bool:
     return any(due < each.started_at for each in rounds if each.number)
 
 
-def is_gain(each: Round) -> bool:
-    """Whether the round's student is better than its parent by more than chance."""
-    return each.gain > 0 and each.gain_p < ALPHA
-
-
 def best_round(rounds: Sequence[Round]) -> Round:
     """The start or the accepted round that is right most often on dev; ties: the earlier."""
     return max((each for each in rounds if each.verdict != "reverted"), key=lambda each: (each.accuracy, -each.number))
@@ -60,7 +55,7 @@ def stop_reason(rounds: Sequence[Round], *, since: int, recipe: Stop, total_minu
     if len(last) == recipe.rejections and all(each.verdict == "reverted" for each in last):
         return f"{_rounds(recipe.rejections)} in a row reverted"
     flat = [each for each in recent if each.verdict == "accepted"][-recipe.flat_rounds :]
-    if len(flat) == recipe.flat_rounds and not any(is_gain(each) for each in flat):
+    if len(flat) == recipe.flat_rounds and not any(significant(each) for each in flat):
         return f"no significant gain in {_rounds(recipe.flat_rounds)} accepted"
     if recent and pair_yield(recent[-1]) < recipe.min_pair_yield * pair_yield(made[0]):
         return f"{pair_yield(recent[-1]):.2f} pairs a question, less than {recipe.min_pair_yield:.0%} of the first round's {pair_yield(made[0]):.2f}"

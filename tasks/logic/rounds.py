@@ -10,6 +10,7 @@ from tasks.contracts.recipes import Gate
 from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Tails, Verdict
 from tasks.logic.gates import Standing, gate, hardest_third, standing
 from tasks.logic.loops import best_round
+from tasks.logic.round_pairs import fresh_pairs
 from tasks.logic.tails import no_tails, tails
 
 
@@ -41,18 +42,25 @@ class Evidence:
     gauged: Sequence[Gauged]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    questions: int = 0
+    samples: int = 0
+    pairs: int = 0
+    replayed: int = 0
+
+
 _UNKNOWN = Standing(**{field.name: math.nan for field in fields(Standing)})
-_NO_SAMPLES = {"questions": 0, "samples": 0, "pairs": 0, "replayed": 0}
 
 
 def opening(entry: Entry, *, read: Sequence[Prediction], hardest: Collection[str]) -> Round:
     """Round 0: the student that the loop starts from, beside itself."""
-    return _row(entry, "start", (), _NO_SAMPLES, standing(read, read, hardest=hardest, gauged=()), no_tails())
+    return _row(entry, "start", (), _Counts(), standing(read, read, hardest=hardest, gauged=()), no_tails())
 
 
 def given_up(entry: Entry, *, why: str) -> Round:
     """A round that came to no student."""
-    return _row(entry, "reverted", (why,), _NO_SAMPLES, _UNKNOWN, no_tails())
+    return _row(entry, "reverted", (why,), _Counts(), _UNKNOWN, no_tails())
 
 
 def judged(entry: Entry, evidence: Evidence, *, start: Sequence[Prediction], dev_attempts: Sequence[Attempt], rounds: Sequence[Round], recipe: Gate) -> Round:
@@ -64,17 +72,16 @@ def judged(entry: Entry, evidence: Evidence, *, start: Sequence[Prediction], dev
     gold_yes = sum(row.answer == Verdict.YES for row in evidence.read) / len(evidence.read)
     checks = gate(found, parent=parent, start=begun, best=best_round(rounds).accuracy, gold_yes=gold_yes, recipe=recipe)
     reasons = tuple(check.said for check in checks if not check.passed)
-    old = {(pair.qid, pair.chosen, pair.rejected) for pair in evidence.first}
-    fresh = [pair for pair in evidence.pairs if (pair.qid, pair.chosen, pair.rejected) not in old]
-    counts = {
-        "questions": len({row.qid for row in evidence.attempts}),
-        "samples": len(evidence.attempts),
-        "pairs": len(evidence.pairs),
-        "replayed": len(evidence.pairs) - len(fresh),
-    }
+    fresh = fresh_pairs(evidence.pairs, evidence.first)
+    counts = _Counts(
+        questions=len({row.qid for row in evidence.attempts}),
+        samples=len(evidence.attempts),
+        pairs=len(evidence.pairs),
+        replayed=len(evidence.pairs) - len(fresh),
+    )
     spread = tails(fresh, attempts=evidence.attempts, source=evidence.source, gauged=evidence.gauged)
     return _row(entry, "reverted" if reasons else "accepted", reasons, counts, found, spread)
 
 
-def _row(entry: Entry, verdict: str, reasons: tuple[str, ...], counts: dict[str, int], found: Standing, spread: Tails) -> Round:
-    return Round(**asdict(entry), **asdict(found), **asdict(spread), **counts, verdict=verdict, reasons=reasons)
+def _row(entry: Entry, verdict: str, reasons: tuple[str, ...], counts: _Counts, found: Standing, spread: Tails) -> Round:
+    return Round(**asdict(entry), **asdict(found), **asdict(spread), **asdict(counts), verdict=verdict, reasons=reasons)

@@ -33,8 +33,7 @@ def run_reference(step: ReferenceStep, folder: Path, report: Report) -> dict[str
     bundles = [Bundle.of(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
     read = _read(student, bundles, machine=step.machine, report=report, noun="pairs")
     filled = [
-        replace(pair, reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)
-        for pair, (chosen, rejected) in zip(pairs, read, strict=True)
+        replace(pair, reference_chosen=chosen, reference_rejected=rejected, reference=step.digest) for pair, (chosen, rejected) in zip(pairs, read, strict=True)
     ]
     if rank() == 0:
         write_rows(folder / step.out, filled, Pair)

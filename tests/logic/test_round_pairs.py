@@ -140,7 +140,9 @@ def test_whatever_was_sampled_sides_differ_in_verdict_classes_are_balanced_and_r
 def first_pairs() -> list[Pair]:
     template = build(both()).pairs[0]
     return [
-        replace(template, qid=f"old-{index}", answer=("yes", "no")[index // 2 % 2], arm=("reasoning", "rewrite")[index % 2], reference="first", disagreement=0.5)
+        replace(
+            template, qid=f"old-{index}", answer=("yes", "no")[index // 2 % 2], arm=("reasoning", "rewrite")[index % 2], reference="first", disagreement=0.5
+        )
         for index in range(400)
     ]
 

@@ -141,7 +141,11 @@ def reference_step(folder: Path, model: Path, rows: Sequence[Pair], **changes: o
 
 def spoken(rows: Sequence[Pair]) -> list[Spoken]:
     """Both sides of pairs, each a text of its own."""
-    return [Spoken(qid=pair.qid, role=role, prompt=pair.prompt, completion=text) for pair in rows for role, text in zip(SIDES, (pair.chosen, pair.rejected), strict=True)]
+    return [
+        Spoken(qid=pair.qid, role=role, prompt=pair.prompt, completion=text)
+        for pair in rows
+        for role, text in zip(SIDES, (pair.chosen, pair.rejected), strict=True)
+    ]
 
 
 def score_step(folder: Path, model: Path, rows: Sequence[Spoken], **changes: object) -> ScoreStep:
