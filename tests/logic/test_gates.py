@@ -132,6 +132,14 @@ def test_hard_questions_lost_for_easy_ones_are_named() -> None:
     assert [check.said for check in checks if not check.passed] == ["accuracy on the hardest third, 50.0 %, is more than 3.0 points below its parent's 62.5 %"]
 
 
+def test_every_share_on_its_bound_is_inside() -> None:
+    """Bounds as the profiles write them, figures as counts give them: 0.44 is 0.05 from 0.49 and 1.25 times 58.4 is 73."""
+    for count in range(60, 440):
+        found = replace(PARENT, yes_rate=count / 1000, hard_accuracy=count / 1000, length=1.25 * count / 10, unparsed=0.01, chosen_log_ratio=-0.05, drift=0.2)
+        others = {"parent": replace(PARENT, hard_accuracy=(count + 30) / 1000), "start": replace(PARENT, length=count / 10), "gold_yes": (count + 50) / 1000}
+        assert [check.said for check in gate(found, best=PARENT.accuracy, recipe=RECIPE, **others) if not check.passed] == []
+
+
 def test_drift_is_named() -> None:
     assert failed(PARENT_ROWS, gauged(drift=0.31)) == {"max_drift": "its drift from Track B, 0.310 nats a token, is above 0.200"}
 
@@ -174,6 +182,15 @@ def test_accuracy_is_compared_as_counts_are(n: int, data: st.DataObject, min_gai
     found = replace(PARENT, accuracy=right / n)
     check = gate(found, parent=PARENT, start=PARENT, best=best / n, gold_yes=0.5, recipe=RECIPE.model_copy(update={"min_gain": min_gain}))[0]
     assert check.passed == (Fraction(right, n) >= Fraction(best, n) + Fraction(str(min_gain)))
+
+
+def test_an_accuracy_exactly_on_its_bound_is_inside_and_one_question_less_is_not() -> None:
+    for best in range(50, 1001, 7):
+        for thousandths in (-50, -10, -3, 0):
+            recipe = RECIPE.model_copy(update={"min_gain": thousandths / 1000})
+            found = [replace(PARENT, accuracy=(best + thousandths - less) / 1000) for less in (0, 1)]
+            checks = [gate(each, parent=PARENT, start=PARENT, best=best / 1000, gold_yes=0.5, recipe=recipe)[0] for each in found]
+            assert [check.passed for check in checks] == [True, False]
 
 
 @given(st.integers(1, 2000), st.data(), st.integers(0, 100).map(lambda number: number / 1000))

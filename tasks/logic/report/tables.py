@@ -40,7 +40,7 @@ def _results(summary: Mapping[str, Any]) -> str:
         for arm, cell in model["arms"].items()
     ]
     intro = f"{summary['benchmark']}, {summary['split']} split; always giving the commoner answer scores {words.percent(summary['majority_accuracy'])}."
-    return _table(f"{intro} Bold: the headline arm.", ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed", "tokens", "ms"), rows)
+    return markdown_table(f"{intro} Bold: the headline arm.", ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed", "tokens", "ms"), rows)
 
 
 def _cost(cost: Mapping[str, float] | None) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def _comparisons(summary: Mapping[str, Any]) -> str:
         for each in summary["comparisons"]
     ]
     header = ("comparison", "difference, points", "95 % CI", "p", "p, Holm", "detectable", "verdict")
-    return _table(" ".join(f"{one.claim}." for one in words.statements(summary)) or "Nothing was compared.", header, rows)
+    return markdown_table(" ".join(f"{one.claim}." for one in words.statements(summary)) or "Nothing was compared.", header, rows)
 
 
 def _draft(draft: Mapping[str, Any]) -> str:
@@ -80,8 +80,8 @@ def _draft(draft: Mapping[str, Any]) -> str:
         for each in draft["comparisons"]
     ]
     said = claims.draft_statement(draft)
-    first = _table(f"{said.claim} ({said.verdict}). {said.evidence}".strip(), ("aligned model reads", "right", "95 % CI", "n"), arms)
-    return f"{first}\n{_table('Differences in points.', ('comparison', 'difference', '95 % CI', 'p, Holm', 'n', 'verdict'), compared)}"
+    first = markdown_table(f"{said.claim} ({said.verdict}). {said.evidence}".strip(), ("aligned model reads", "right", "95 % CI", "n"), arms)
+    return f"{first}\n{markdown_table('Differences in points.', ('comparison', 'difference', '95 % CI', 'p, Holm', 'n', 'verdict'), compared)}"
 
 
 def _interval_and_n(cell: Mapping[str, Any]) -> tuple[str, int]:
@@ -100,7 +100,7 @@ def _attribution(evidence: Mapping[str, Any]) -> str:
     ]
     said = claims.attribution_statement(evidence)
     header = ("model", "n", "on the draft", "its share of tokens", "on its verdict", "on its questions", "on the chain", "enrichment", "masked, nats")
-    return _table(f"{said.claim} ({said.verdict}): {said.evidence}", header, rows)
+    return markdown_table(f"{said.claim} ({said.verdict}): {said.evidence}", header, rows)
 
 
 def _judge(evidence: Mapping[str, Any]) -> str:
@@ -108,20 +108,21 @@ def _judge(evidence: Mapping[str, Any]) -> str:
     counts = [(evidence[key] for key in ("n", "wins", "ties", "losses", "unparsed"))]
     figures = (words.points(evidence["net"]), _points_interval(evidence), words.percent(evidence["inconsistent"]), words.change(evidence["words"]))
     header = ("n", "better", "level", "worse", "no verdict", "net, points", "95 % CI", "winner changes with the order", "words more")
-    return _table(f"{said.claim} ({said.verdict}): {said.evidence}", header, [(*row, *figures) for row in counts])
+    return markdown_table(f"{said.claim} ({said.verdict}): {said.evidence}", header, [(*row, *figures) for row in counts])
 
 
 def _class_shares(steps: Sequence[Mapping[str, Any]]) -> str:
     rows = [(step["step"], step["yes"], step["no"], words.percent(step["yes_share"])) for step in steps]
-    return _table("Questions per class after each step of curation.", ("step", "yes", "no", "share of yes"), rows)
+    return markdown_table("Questions per class after each step of curation.", ("step", "yes", "no", "share of yes"), rows)
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
     rows = [(line["stage"], words.duration(line["seconds"]), "cached" if line["cached"] else "computed", f"`{line['artifact']}`") for line in stages]
-    return _table("What ran and what was reused.", ("stage", "time", "", "artifact"), rows)
+    return markdown_table("What ran and what was reused.", ("stage", "time", "", "artifact"), rows)
 
 
-def _table(intro: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def markdown_table(intro: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A sentence and a Markdown table; line breaks in a cell become spaces, bars are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return intro + "\n\n" + "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
 

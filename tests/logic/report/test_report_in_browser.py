@@ -6,15 +6,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tasks.logic.report.loop_page import render_loop
 from tasks.logic.report.render import render_report
 from tasks.logic.report.view import Transcript
 from tests.logic.report.sample_experiments import full_view, many_transcripts
+from tests.logic.report.sample_rounds import GATE, GOLD_YES, sample_rounds
 
 pytestmark = pytest.mark.browser
 SIZES = {"phone": 390, "desktop": 1280}
@@ -71,6 +74,19 @@ def report(transcripts: tuple[Transcript, ...], tmp_path_factory: pytest.TempPat
     return path
 
 
+@pytest.fixture(scope="module")
+def loop_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a loop whose every name and reason is hostile or endless."""
+    start, *others = sample_rounds()
+    rounds = [start, *(replace(each, reasons=(*each.reasons, NASTY, LONG), student=f"models/align/{LONG}", parent=NASTY) for each in others)]
+    text = render_loop(
+        rounds, name=f"{LONG} {NASTY}", accepted=f"{LONG} {NASTY}", stopped=f"{NASTY} {LONG}", next_due=NASTY, gold_yes=GOLD_YES, recipe=GATE, over_start=None
+    )
+    path = tmp_path_factory.mktemp("loop") / "loop.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 @contextmanager
 def opened(chromium: Browser, path: Path, *, hash: str = "", **how: Any) -> Iterator[Page]:
     """A page in a window of its own. It fails where the page complains or asks anybody for anything."""
@@ -82,7 +98,7 @@ def opened(chromium: Browser, path: Path, *, hash: str = "", **how: Any) -> Iter
     page.goto(f"{path.as_uri()}{hash}")
     yield page
     assert said == []
-    assert "owned" not in page.title()
+    assert page.title() != "owned"
     context.close()
 
 
@@ -162,6 +178,19 @@ def test_dark_and_light_are_different_pages_and_both_can_be_read(chromium: Brows
             grounds[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert page.evaluate(FAINT) == []
     assert grounds["light"] != grounds["dark"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", list(SIZES))
+def test_the_page_of_a_loop_fits_and_can_be_read(chromium: Browser, loop_page: Path, size: str, scheme: str) -> None:
+    with opened(chromium, loop_page, viewport={"width": SIZES[size], "height": 900}, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(OVERFLOWING) == []
+        assert page.evaluate(FAINT) == []
+        expect(page.locator("#dev figure")).to_have_count(6)
+        expect(page.locator("#tails figure")).to_have_count(8)
+        expect(page.locator("#dev figure").first.locator("path.cross")).to_have_count(1)  # the other reverted round answered nothing
+        expect(page.locator("#dev figure").first.locator("circle.dot")).to_have_count(3)
 
 
 # Words whose contrast with what lies behind them is below 4.5 (WCAG 2 AA), translucent grounds laid on top of one another.
