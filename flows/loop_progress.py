@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows.plan import Plan, open_plan
@@ -15,10 +15,12 @@ from flows.self_guided import self_guided
 from flows.teach import teach
 from flows.train import train
 from tasks.contracts.failures import ArtifactError, NotYet
-from tasks.contracts.loops import LoopFolder
+from tasks.contracts.loops import PAGE, LoopFolder
 from tasks.contracts.outcomes import Firing
 from tasks.foresee import foresee
 from tasks.loop import history, promote, roll_back
+
+_SHOWN = ("round", "verdict", "right", "gain", "p", "yes", "tokens", "chosen", "hardest", "drift", "pairs", "time")
 
 
 async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, rounds: int, console: Console) -> RenderableType:
@@ -32,12 +34,15 @@ async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, roun
             if firing.stopped:
                 break
     folder = await _folder(plan, profile)
+    table = Table(
+        *(Column(name, overflow="fold") for name in _SHOWN), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}"
+    )
     rows = history(folder)
-    table = Table(*(rows[0] if rows else ["round"]), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    stopped = firing.stopped if firing else ""
-    return Group(table, Text(f"The loop ended itself: {stopped}" if stopped else ""), Text(f"page: {folder.path}/loop.html" if rows else ""))
+        table.add_row(*(str(row[name]) for name in _SHOWN))
+    reasons = [Text(f"round {row['round']} was reverted: {row['why']}") for row in rows if row["why"]]
+    stopped = [Text(f"The loop ended itself: {firing.stopped}")] if firing and firing.stopped else []
+    return Group(table, *reasons, *stopped, Text(f"page: {folder.path}/{PAGE}" if rows else "no round yet"))
 
 
 async def point(profile: str, overrides: Mapping[str, Any], *, target: str | None) -> str:

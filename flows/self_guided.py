@@ -20,7 +20,7 @@ from tasks.contracts.rows import Attempt, Drafted, Prediction
 from tasks.draft import draft
 from tasks.explore import explore
 from tasks.gauge import gauge
-from tasks.loop import Opened, conclude, opened, tell
+from tasks.loop import Opened, conclude, opened, told
 from tasks.pair import pair_round
 from tasks.predict import predict
 
@@ -34,7 +34,7 @@ async def self_guided(profile: ProfileName = "demo", overrides: Overrides = None
     loop = _Loop(plan, corpus, students)
     async with opened(plan.context, profile=plan.profile.name, recipe=plan.recipe, start=loop.start) as state:
         if state.stopped or state.made_up:
-            firing = tell(state.folder, verdict="stopped" if state.stopped else "skipped", number=None, reasons=(), stopped=state.stopped)
+            firing = told(state.folder, verdict="stopped" if state.stopped else "skipped", number=None, reasons=(), stopped=state.stopped)
         else:
             origin = await loop.origin()
             made, why = await loop.in_time(state)

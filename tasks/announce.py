@@ -16,7 +16,8 @@ from prefect.states import Completed
 
 from tasks.contracts.loops import LoopFolder
 from tasks.contracts.outcomes import Firing
-from tasks.logic.report.loop_page import loop_markdown, loop_rows
+from tasks.logic.report.loop_page import loop_markdown
+from tasks.logic.report.loop_words import loop_rows
 
 
 async def announce(folder: LoopFolder, firing: Firing, *, profile: str, overrides: Mapping[str, Any]) -> None:

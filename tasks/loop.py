@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,17 +13,19 @@ from filelock import FileLock
 from prefect import task
 from prefect.runtime import flow_run
 
-from tasks.contracts.artifacts import ModelRef, write_atomically
+from tasks.contracts.artifacts import ArtifactRoot, ModelRef, write_atomically
 from tasks.contracts.failures import DataError
-from tasks.contracts.loops import PAGE, START, LoopFolder, Move
+from tasks.contracts.loops import PAGE, START, LoopFolder, Move, round_label
 from tasks.contracts.outcomes import Firing, Origin, RoundMade, Students, read_run
 from tasks.contracts.recipes import Recipe
-from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round
+from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Verdict
 from tasks.foresee import foreseen
 from tasks.logic.gates import hardest_third
 from tasks.logic.loops import Turn, best_round, made_up, next_turn, stop_reason
-from tasks.logic.report.loop_page import loop_rows, render_loop
+from tasks.logic.report.loop_page import render_loop
+from tasks.logic.report.loop_words import loop_rows
 from tasks.logic.rounds import Entry, Evidence, given_up, judged, opening
+from tasks.logic.scores import compare
 from tasks.stage import YEARS, Context
 
 _BY_HAND = ("promote", "rollback")
@@ -74,36 +76,45 @@ async def conclude(context: Context, *, loop: Opened, recipe: Recipe, origin: Or
     """Judge the round, keep its row, move the pointer, write the page. Without `made` the round came to no student, and `why` says so."""
     root, folder = context.root, loop.folder
     start, dev_attempts = root.read(origin.read, Prediction), root.read(origin.dev_attempts, Attempt)
+    readings: dict[str, Sequence[Prediction]] = {START: start}
     rounds = list(loop.rounds) or [opening(_entry(context, loop, folder.start, number=0), read=start, hardest=hardest_third(dev_attempts, start))]
     if made is None:
         row = given_up(_entry(context, loop, None, number=loop.turn.number), why=why)
     else:
-        evidence = Evidence(
-            attempts=root.read(made.attempts, Attempt),
-            source=root.read(origin.attempts, Attempt),
-            pairs=root.read(made.pairs, Pair),
-            first=root.read(origin.pairs, Pair),
-            read=root.read(made.read, Prediction),
-            parent=root.read(made.parent, Prediction),
-            gauged=root.read(made.gauged, Gauged),
-        )
+        evidence = _evidence(root, origin, made)
         entry = _entry(context, loop, made.student, number=loop.turn.number)
         row = judged(entry, evidence, start=start, dev_attempts=dev_attempts, rounds=rounds, recipe=recipe.loop.gate)
+        readings |= {loop.parent.label: evidence.parent, round_label(row.number): evidence.read}
         if row.verdict == "accepted":
-            folder.move(label=f"round {row.number}", adapter=made.student, why="gate", at=_now())
+            folder.move(label=round_label(row.number), adapter=made.student, why="gate", at=_now())
     folder.keep([*rounds, row])
     stopped = _why_stopped(context, folder, recipe)
     if stopped:
         _settle_on_best(folder)
-    return tell(folder, verdict=row.verdict, number=row.number, reasons=row.reasons, stopped=stopped)
+    held = folder.accepted.label
+    gain = None if held == START or held not in readings else compare("over_start", readings[held], start, resamples=recipe.grade.bootstrap, seed=recipe.seed)
+    gold_yes = sum(each.answer == Verdict.YES for each in start) / len(start)
+    page = render_loop(folder.rounds, name=folder.name, accepted=held, stopped=stopped, gold_yes=gold_yes, recipe=recipe.loop.gate, over_start=gain)
+    write_atomically(folder.path / PAGE, page)
+    return told(folder, verdict=row.verdict, number=row.number, reasons=row.reasons, stopped=stopped)
 
 
-def tell(folder: LoopFolder, *, verdict: str, number: int | None, reasons: tuple[str, ...], stopped: str) -> Firing:
-    """What a firing came to, its page written anew."""
-    label = folder.accepted.label
+def told(folder: LoopFolder, *, verdict: str, number: int | None, reasons: tuple[str, ...], stopped: str) -> Firing:
+    """What a firing came to."""
     page = folder.path / PAGE
-    write_atomically(page, render_loop(folder.rounds, name=folder.name, accepted=label, stopped=stopped))
-    return Firing(round=number, verdict=verdict, reasons=reasons, stopped=stopped, accepted=label, folder=str(folder.path), page=str(page))
+    return Firing(round=number, verdict=verdict, reasons=reasons, stopped=stopped, accepted=folder.accepted.label, folder=str(folder.path), page=str(page))
+
+
+def _evidence(root: ArtifactRoot, origin: Origin, made: RoundMade) -> Evidence:
+    return Evidence(
+        attempts=root.read(made.attempts, Attempt),
+        source=root.read(origin.attempts, Attempt),
+        pairs=root.read(made.pairs, Pair),
+        first=root.read(origin.pairs, Pair),
+        read=root.read(made.read, Prediction),
+        parent=root.read(made.parent, Prediction),
+        gauged=root.read(made.gauged, Gauged),
+    )
 
 
 def _entry(context: Context, loop: Opened, student: ModelRef | None, *, number: int) -> Entry:
@@ -129,7 +140,7 @@ def _why_stopped(context: Context, folder: LoopFolder, recipe: Recipe) -> str:
 def _settle_on_best(folder: LoopFolder) -> None:
     """A loop that ends itself ends on the student that was right most often."""
     best = best_round(folder.rounds)
-    label = f"round {best.number}" if best.number else START
+    label = round_label(best.number)
     if label != folder.accepted.label and folder.accepted.why == "gate":
         folder.move(label=label, adapter=folder.root.model_at(best.student), why="best", at=_now())
 
@@ -148,7 +159,7 @@ def promote(folder: LoopFolder, target: str) -> Move:
         if chosen is None or not chosen.student:
             known = ", ".join(str(number) for number, each in rounds.items() if each.student) or "none yet; socratune loop makes one"
             raise DataError(f"{folder.name} has no round {target} with a student; rounds that have one: {known}")
-        return folder.move(label=f"round {target}" if chosen.number else START, adapter=folder.root.model_at(chosen.student), why="promote", at=at)
+        return folder.move(label=round_label(chosen.number), adapter=folder.root.model_at(chosen.student), why="promote", at=at)
     run = Path(target)
     stages = {line["stage"]: line["artifact"] for line in read_run(run)["stages"]}
     adapter = folder.root.model_at(stages["align"])

@@ -24,6 +24,11 @@ START = "start"
 _ROUNDS, _MOVES, PAGE = "rounds.parquet", "moves.json", "loop.html"
 
 
+def round_label(number: int) -> str:
+    """What the pointer calls a round's student."""
+    return f"round {number}" if number else START
+
+
 class Move(BaseModel):
     """The pointer set to a student, or taken back from one."""
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Gate
 from tasks.contracts.rows import Round
 from tasks.logic.report.charts import Tick, nice_ticks
-from tasks.logic.report.loop_words import student_label
 
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 36
 _INSIDE = 8  # between the frame and the outermost marks
@@ -200,7 +200,7 @@ def shown(value: float) -> str:
 
 
 def _told(each: Round, value: float) -> str:
-    return f"{student_label(each)}: {shown(value)}{' (reverted)' if each.verdict == 'reverted' else ''}"
+    return f"{round_label(each.number)}: {shown(value)}{' (reverted)' if each.verdict == 'reverted' else ''}"
 
 
 def _sentence(title: str, unit: str, rounds: Sequence[Round], series: Mapping[str, Sequence[float]]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Gate
 from tasks.contracts.rows import Round
 from tasks.logic.report import words
 from tasks.logic.report.loop_charts import dev_charts, tail_charts
-from tasks.logic.report.loop_words import headline, loop_rows, status, student_label
+from tasks.logic.report.loop_words import headline, loop_rows, status
 from tasks.logic.report.render import CHIPS, environment
 from tasks.logic.report.tables import markdown_table
 from tasks.logic.scores import Comparison
@@ -23,7 +24,6 @@ def render_loop(
     name: str,
     accepted: str,
     stopped: str,
-    next_due: str,
     gold_yes: float,
     recipe: Gate,
     over_start: Comparison | None,
@@ -31,8 +31,8 @@ def render_loop(
     """The page of the loop `name`. Everything from outside is escaped.
 
     `rounds` in order, the start as round 0. `accepted` names the student that the pointer holds: "start", "round 2", or a promoted run. `stopped` says why
-    the loop ended, "" where it goes on; `next_due` when the next round is due, "" where none is scheduled. `gold_yes` is dev's share of yes, `recipe` the
-    gate's bounds. `over_start` compares the accepted student with the start on dev (`scores.compare`), None where they are one or it was not made.
+    the loop ended, "" where it goes on. `gold_yes` is dev's share of yes, `recipe` the gate's bounds. `over_start` compares the accepted student with the
+    start on dev (`scores.compare`), None where they are one or it was not made.
     """
     title, evidence = headline(rounds, accepted=accepted, over_start=over_start)
     return (
@@ -42,9 +42,9 @@ def render_loop(
             name=name,
             title=title,
             evidence=evidence,
-            status=status(stopped=stopped, next_due=next_due),
+            status=status(stopped),
             stopped=stopped,
-            lines=[(each, row, student_label(each) == accepted) for each, row in zip(rounds, loop_rows(rounds), strict=True)],
+            lines=[(each, row, round_label(each.number) == accepted) for each, row in zip(rounds, loop_rows(rounds), strict=True)],
             tiles=_tiles(rounds),
             verdicts=_VERDICTS,
             dev_charts=dev_charts(rounds, gold_yes=gold_yes, recipe=recipe),
@@ -58,7 +58,7 @@ def loop_markdown(rounds: Sequence[Round], *, stopped: str) -> str:
     """The table of rounds in Markdown, for an artifact of an orchestrator's UI. What comes from outside stands as plain text."""
     rows = loop_rows(rounds)
     columns = list(rows[0]) if rows else ["round", "verdict", "why"]
-    intro = _plain(f"{_made(rounds)} {status(stopped=stopped, next_due='').text}" if stopped else f"{_made(rounds)} The loop goes on.")
+    intro = _plain(f"{_made(rounds)} {status(stopped).text}" if stopped else f"{_made(rounds)} The loop goes on.")
     return markdown_table(intro, columns, [[_plain(str(value)) for value in row.values()] for row in rows])
 
 

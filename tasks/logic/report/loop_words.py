@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tasks.contracts.loops import round_label
 from tasks.contracts.rows import Round
 from tasks.logic.report import words
 from tasks.logic.report.audit_view import Remark
@@ -12,11 +13,6 @@ from tasks.logic.scores import Comparison, Finding
 from tasks.logic.statistics import ALPHA
 
 _NONE = "–"
-
-
-def student_label(each: Round) -> str:
-    """Name of a round's student: "start" or "round 2"."""
-    return f"round {each.number}" if each.number else "start"
 
 
 def figure(value: float, decimals: int, *, scale: float = 1.0, unit: str = "", signed: bool = False) -> str:
@@ -62,7 +58,7 @@ def headline(rounds: Sequence[Round], *, accepted: str, over_start: Comparison |
     """Which student is the accepted one, and how it stands to the start. `over_start` compares the two on dev, None where they are one or it was not made."""
     if not rounds:
         return "The loop has not made a round yet", Remark("quiet", "Its first round starts from the student that the recipe names.")
-    start, kept = rounds[0], next((each for each in rounds if student_label(each) == accepted), None)
+    start, kept = rounds[0], next((each for each in rounds if round_label(each.number) == accepted), None)
     if kept is None:
         return f"The accepted student is {accepted}", Remark("quiet", "No round of this loop made it: somebody promoted it.")
     if kept.number == 0:
@@ -87,11 +83,11 @@ def _evidence(both: str, kept: Round, over_start: Comparison | None) -> Remark:
     return Remark("quiet", f"{both}; no interval was made.")
 
 
-def status(*, stopped: str, next_due: str) -> Remark:
-    """Whether the loop goes on. `stopped` says why not, "" where it does; `next_due` says when, "" where nothing is scheduled."""
+def status(stopped: str) -> Remark:
+    """Whether the loop goes on; `stopped` says why not, "" where it does."""
     if stopped:
         return Remark("warn", f"The loop has stopped: {stopped}.")
-    return Remark("pass", f"The loop goes on; its next round is due {next_due}." if next_due else "The loop goes on when it is fired; no round is scheduled.")
+    return Remark("pass", "The loop goes on: the next round is made when its schedule, or a person, fires it.")
 
 
 def _rounds(count: int) -> str:

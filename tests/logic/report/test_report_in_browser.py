@@ -79,9 +79,7 @@ def loop_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a loop whose every name and reason is hostile or endless."""
     start, *others = sample_rounds()
     rounds = [start, *(replace(each, reasons=(*each.reasons, NASTY, LONG), student=f"models/align/{LONG}", parent=NASTY) for each in others)]
-    text = render_loop(
-        rounds, name=f"{LONG} {NASTY}", accepted=f"{LONG} {NASTY}", stopped=f"{NASTY} {LONG}", next_due=NASTY, gold_yes=GOLD_YES, recipe=GATE, over_start=None
-    )
+    text = render_loop(rounds, name=f"{LONG} {NASTY}", accepted=f"{LONG} {NASTY}", stopped=f"{NASTY} {LONG}", gold_yes=GOLD_YES, recipe=GATE, over_start=None)
     path = tmp_path_factory.mktemp("loop") / "loop.html"
     path.write_text(text, encoding="utf-8")
     return path
