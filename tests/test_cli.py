@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.cli import BUDGET_REACHED, app
+from flows.cli import app
+from flows.terminal import BUDGET_REACHED
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.simulated_server import SimulatedServer, serve_simulated
 from tasks.gateways.teacher import Reply

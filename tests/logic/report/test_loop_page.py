@@ -34,7 +34,7 @@ def test_the_headline_names_the_accepted_student_its_gain_and_what_comes_next() 
     text = page(over=GAIN)
     assert Page(text).heading == "The accepted student is round 3's: +4.0 points over the start"
     assert "+4.0 points (95 % CI +0.4 to +7.5, p = 0.027)." in text
-    assert "its next round is due 2031-02-06 02:00 UTC." in text
+    assert "The loop goes on" in text
 
 
 def test_a_gain_that_may_be_chance_is_not_sold_as_one() -> None:
