@@ -27,6 +27,7 @@ from tasks.contracts.rows import Attributable, Attributed, TokenShare
 from tasks.logic.attribution import CONTENT, DRAFT, TEMPLATE, Part
 from tasks.training.merging import expand
 from tasks.training.processes import join, rank, share
+from tasks.training.products import fast_products
 from tasks.training.progress import Report
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import prompt_ids, render_prompt, text_ids
@@ -42,7 +43,8 @@ def run_attribute(step: AttributeStep, folder: Path, report: Report) -> dict[str
     student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=False)
     expanded = expand(student.model)
     begun = time.monotonic()
-    found = join(attribute(student, share(texts), recipe=step.recipe, batch_tokens=step.machine.batch_tokens or BATCH_TOKENS, report=report))
+    with fast_products():
+        found = join(attribute(student, share(texts), recipe=step.recipe, batch_tokens=step.machine.batch_tokens or BATCH_TOKENS, report=report))
     seconds = time.monotonic() - begun
     if rank() == 0:
         (folder / step.out).mkdir(exist_ok=True)
@@ -61,8 +63,9 @@ def run_attribute(step: AttributeStep, folder: Path, report: Report) -> dict[str
 def attribute(
     student: Student, texts: Sequence[Attributable], *, recipe: Attribute, batch_tokens: int, report: Report
 ) -> list[tuple[Attributed, list[TokenShare]]]:
-    """Each text's figures and its tokens, in order. The student is left in evaluation mode, its parameters without gradients."""
+    """Each text's figures and its tokens, in order. The student is left in evaluation mode with plain attention, its parameters without gradients."""
     student.model.eval().requires_grad_(False)
+    student.model.set_attn_implementation("eager")  # on a CPU the backward of the fused kernel takes a quarter of a gradient
     found = []
     for done, text in enumerate(texts, start=1):
         found.append(_attribute_one(student, text, recipe=recipe, batch_tokens=batch_tokens))
