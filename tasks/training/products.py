@@ -17,7 +17,7 @@ def fast_products() -> Iterator[bool]:
     MKL, torch's choice, runs at less than half of an AMD processor's speed. The only public way past it is torch's leave to round to bfloat16, of which
     oneDNN makes use on processors with matrix units for it alone (AMX); there MKL stays. Which it is, one product tells.
     """
-    settings = torch.backends.mkldnn.matmul
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch makes it at run time
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     try:
