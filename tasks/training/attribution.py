@@ -2,7 +2,8 @@
 
 On the straight line from a text without content to the text, the log-odds of the verdict swing up and down dozens of times as far as they change in the
 end. Until points lie closer than these swings, sums over them mean nothing; from then on evenly spaced ones are exact almost at once. So their number
-is doubled, none computed twice, until the attributions add up to the change (`models/README.md` has the figures).
+is doubled, none computed twice, until the attributions add up to the change (`models/README.md` has the figures). What the model wrote before its verdict
+is part of the question, as where a draft is masked: question and draft alone move, which takes half the points.
 """
 
 from __future__ import annotations
