@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.artifacts import ArtifactRoot, ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import TEXTS, TOKENS, AnswerStep, AttributeStep
 from tasks.contracts.recipes import Attribute, Student
 from tasks.contracts.rows import Arm, Attributable, Attributed, Completion, Drafted, Request, TokenShare
@@ -18,7 +18,7 @@ from tasks.stage import Table, Work, table_stage
 BEFORE, AFTER = "track_b", "aligned"
 
 
-@table_stage("attribute", version=1, run_name="attribute {split}")
+@table_stage("attribute", version=2, run_name="attribute {split}")
 async def attribute(
     work: Work,
     *,
@@ -37,11 +37,11 @@ async def attribute(
 ) -> Table[TokenShare]:
     """Attributions of each token of every model's own greedy chain and the prompt before it, for the first questions of `split`.
 
-    The aligned model is also given drafts of other questions. Where nothing was aligned, Track B's texts stand for both models.
+    The aligned model is also given drafts of other questions. Where nothing was aligned, or no epoch was better than Track B, its texts stand for both.
     """
     wording = get_benchmark(benchmark)
     rows = work.root.read(questions, Drafted)[: recipe.questions]
-    same = before.digest == after.digest
+    same = same_weights(work.root, before, after)
     sides = [(AFTER, "own", after, rows), (AFTER, "shuffled", after, shuffled(rows, seed=seed)[0])]
     sides += [] if same else [(BEFORE, "own", before, rows)]
 
@@ -86,3 +86,9 @@ async def attribute(
     evidence = attribution_evidence(texts, tokens, questions=len(rows), before=BEFORE, after=AFTER, resamples=bootstrap, seed=seed)
     steps = {each.out: {**each.summary, "wall_seconds": each.seconds} for each in done}
     return Table(tokens, TokenShare, {"evidence": asdict(evidence), "texts": [asdict(text) for text in texts], "steps": steps})
+
+
+def same_weights(root: ArtifactRoot, *models: ModelRef) -> bool:
+    """Whether models are equal but for their histories, as they are where preference training kept its start."""
+    weights = [{name: entry["sha256"] for name, entry in root.record(model)["files"].items() if name.endswith(".safetensors")} for model in models]
+    return all(each == weights[0] for each in weights)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Mass:
-    """Where one model's attribution lies, as means over questions; shares of the prompt's content (question and draft; the model's own chain is apart)."""
+    """Where one model's attribution lies, as means over questions; shares of the prompt's content (question and draft)."""
 
     n: int
     mass: float  # on the draft
@@ -20,7 +20,6 @@ class Mass:
     verdict_share: float
     questions_mass: float  # on the draft's clarifying questions
     questions_share: float
-    chain_mass: float  # of everything, on the model's own chain
     masked: float  # mean fall of the signed log-odds when the draft is masked, in nats
 
 

@@ -20,7 +20,7 @@ from tasks.logic.statistics import mean_bootstrap
 
 QUESTION, CHAIN, TEMPLATE = "question", "chain", "template"
 DRAFT = ("draft_questions", "draft_verdict", "draft_other")
-CONTENT = (QUESTION, *DRAFT, CHAIN)  # what integrated gradients replace by their baseline; the rest keeps its value
+CONTENT = (QUESTION, *DRAFT)  # what integrated gradients replace by their baseline, as masking does; the rest keeps its value, the model's own chain too
 LEAST_MASS = 0.20  # of the prompt's content, on the draft
 _MARKS = ("\ue000", "\ue001")  # private-use characters: no question and no draft has them
 _ANSWER = re.compile(r"answer:", re.IGNORECASE)
@@ -109,7 +109,7 @@ def chain_parts(text: str, *, benchmark: Benchmark) -> list[Part]:
 
 
 class Shares(NamedTuple):
-    """Where one text's attribution lies; all but `chain` are shares of the prompt's content."""
+    """Where one text's attribution lies, as shares of the prompt's content."""
 
     mass: float
     token_share: float
@@ -117,7 +117,6 @@ class Shares(NamedTuple):
     verdict_share: float
     questions_mass: float
     questions_share: float
-    chain: float  # of all content
 
     @property
     def enrichment(self) -> float:
@@ -132,9 +131,8 @@ def shares(tokens: Sequence[TokenShare]) -> Shares:
     for token in tokens:
         weight[token.role] += abs(token.attribution)
         count[token.role] += 1
-    counted = sum(count[role] for role in (QUESTION, *DRAFT))
-    weighed = sum(weight[role] for role in (QUESTION, *DRAFT))
-    everything = weighed + weight[CHAIN]
+    counted = sum(count[role] for role in CONTENT)
+    weighed = sum(weight[role] for role in CONTENT)
 
     def mass(*roles: str) -> float:
         return sum(weight[role] for role in roles) / weighed if weighed else share(*roles)
@@ -143,9 +141,7 @@ def shares(tokens: Sequence[TokenShare]) -> Shares:
         return sum(count[role] for role in roles) / counted
 
     questions, verdict, _ = DRAFT
-    return Shares(
-        mass(*DRAFT), share(*DRAFT), mass(verdict), share(verdict), mass(questions), share(questions), weight[CHAIN] / everything if everything else 0.0
-    )
+    return Shares(mass(*DRAFT), share(*DRAFT), mass(verdict), share(verdict), mass(questions), share(questions))
 
 
 def attribution_evidence(
@@ -196,7 +192,6 @@ def _mean(each: Sequence[Shares], masked: Sequence[float]) -> Mass:
         verdict_share=fmean(one.verdict_share for one in each),
         questions_mass=fmean(one.questions_mass for one in each),
         questions_share=fmean(one.questions_share for one in each),
-        chain_mass=fmean(one.chain for one in each),
         masked=fmean(masked),
     )
 

@@ -2,7 +2,8 @@
 
 On the straight line from a text without content to the text, the log-odds of the verdict swing up and down dozens of times as far as they change in the
 end. Until points lie closer than these swings, sums over them mean nothing; from then on evenly spaced ones are exact almost at once. So their number
-is doubled, none computed twice, until the attributions add up to the change (`models/README.md` has the figures).
+is doubled, none computed twice, until the attributions add up to the change (`models/README.md` has the figures). What the model wrote before its verdict
+is part of the question, as where a draft is masked: question and draft alone move, which takes half the points.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tasks.contracts.rows import Attributable, Attributed, TokenShare
 from tasks.logic.attribution import CONTENT, DRAFT, TEMPLATE, Part
 from tasks.training.merging import expand
 from tasks.training.processes import join, rank, share
+from tasks.training.products import fast_products
 from tasks.training.progress import Report
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import prompt_ids, render_prompt, text_ids
@@ -42,7 +44,8 @@ def run_attribute(step: AttributeStep, folder: Path, report: Report) -> dict[str
     student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=False)
     expanded = expand(student.model)
     begun = time.monotonic()
-    found = join(attribute(student, share(texts), recipe=step.recipe, batch_tokens=step.machine.batch_tokens or BATCH_TOKENS, report=report))
+    with fast_products():
+        found = join(attribute(student, share(texts), recipe=step.recipe, batch_tokens=step.machine.batch_tokens or BATCH_TOKENS, report=report))
     seconds = time.monotonic() - begun
     if rank() == 0:
         (folder / step.out).mkdir(exist_ok=True)
@@ -61,8 +64,9 @@ def run_attribute(step: AttributeStep, folder: Path, report: Report) -> dict[str
 def attribute(
     student: Student, texts: Sequence[Attributable], *, recipe: Attribute, batch_tokens: int, report: Report
 ) -> list[tuple[Attributed, list[TokenShare]]]:
-    """Each text's figures and its tokens, in order. The student is left in evaluation mode, its parameters without gradients."""
+    """Each text's figures and its tokens, in order. The student is left in evaluation mode with plain attention, its parameters without gradients."""
     student.model.eval().requires_grad_(False)
+    student.model.set_attn_implementation("eager")  # on a CPU the backward of the fused kernel takes a quarter of a gradient
     found = []
     for done, text in enumerate(texts, start=1):
         found.append(_attribute_one(student, text, recipe=recipe, batch_tokens=batch_tokens))

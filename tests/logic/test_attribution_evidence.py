@@ -70,7 +70,6 @@ def test_masses_are_shares(values):
     found = shares(rows)
     assert 0 <= found.verdict_mass + found.questions_mass <= found.mass + 1e-9 <= 1 + 2e-9
     assert 0 < found.token_share < 1
-    assert 0 <= found.chain <= 1
     assert found.enrichment >= 0
     flipped = shares([token("q", each.role, -each.attribution) for each in rows])
     assert flipped == found

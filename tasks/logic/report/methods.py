@@ -144,9 +144,9 @@ def _attribution(recipe: Recipe) -> str:
     each = recipe.attribute
     return (
         f"Integrated gradients of log P(yes) − log P(no) over the input embeddings, on {each.questions} questions, from padding in place of question and "
-        f"draft to the prompt as it is, at {each.points} points and up to {each.most_points} where the attributions did not add up within "
-        f"{each.tolerance:.0%}. What still did not is excluded and counted. A draft that is half of the prompt holds half of the weight by chance, so mass "
-        "is held against its share of the tokens."
+        f"draft to the prompt as it is, the model's own chain kept, at {each.points} points and up to {each.most_points} where the attributions did not add "
+        f"up within {each.tolerance:.0%}. What still did not is excluded and counted. A draft that is half of the prompt holds half of the weight by chance, "
+        "so mass is held against its share of the tokens."
     )
 
 

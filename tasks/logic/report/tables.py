@@ -93,13 +93,13 @@ def _points_interval(each: Mapping[str, Any]) -> str:
 
 
 def _attribution(evidence: Mapping[str, Any]) -> str:
-    shares = ("mass", "token_share", "verdict_mass", "questions_mass", "chain_mass")
+    shares = ("mass", "token_share", "verdict_mass", "questions_mass")
     rows = [
         (words.label(name), mass["n"], *(words.percent(mass[key]) for key in shares), words.decimal(mass["enrichment"]), words.decimal(mass["masked"]))
         for name, mass in evidence["masses"].items()
     ]
     said = claims.attribution_statement(evidence)
-    header = ("model", "n", "on the draft", "its share of tokens", "on its verdict", "on its questions", "on the chain", "enrichment", "masked, nats")
+    header = ("model", "n", "on the draft", "its share of tokens", "on its verdict", "on its questions", "enrichment", "masked, nats")
     return markdown_table(f"{said.claim} ({said.verdict}): {said.evidence}", header, rows)
 
 

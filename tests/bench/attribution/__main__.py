@@ -20,11 +20,12 @@ from tasks.contracts.recipes import Attribute
 from tasks.contracts.rows import Arm, Attributable
 from tasks.gateways.hub import fetch_smollm2
 from tasks.logic.asking import arm_requests, draft_requests, drafted
-from tasks.logic.attribution import CHAIN, CONTENT, attributables, shares
+from tasks.logic.attribution import CHAIN, CONTENT, TEMPLATE, attributables, shares
 from tasks.logic.benchmarks import get_benchmark, pocketqa
 from tasks.training.attribution import attribute, log_odds, read_tokens
 from tasks.training.generation import answer
 from tasks.training.merging import expand
+from tasks.training.products import fast_products
 from tasks.training.student import Student, convert_gguf, load_student
 
 PLACE = Path(__file__).resolve().parents[3] / "data" / ".bench" / "attribution"
@@ -46,7 +47,8 @@ def main() -> None:
     errors, points, took = [], [], []
     for text in texts:
         wall, cpu = time.monotonic(), time.process_time()
-        ((found, tokens),) = attribute(student, [text], recipe=recipe, batch_tokens=options.batch_tokens, report=lambda *_: None)
+        with fast_products():
+            ((found, tokens),) = attribute(student, [text], recipe=recipe, batch_tokens=options.batch_tokens, report=lambda *_: None)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         part = shares(tokens)
         figures = f"{found.points} | {found.error:.1%} | {part.mass:.0%} ({part.token_share:.0%}) | {wall:.0f} | {cpu:.0f}"
@@ -101,10 +103,9 @@ def _sweep(student: Student, text: Attributable) -> None:
     table = student.model.get_input_embeddings().weight.detach()
     whole = table[[token.id for token in tokens]]
     pad, zero, mean = table[student.tokenizer.pad_token_id], torch.zeros_like(table[0]), table.mean(dim=0)
-    prompt = tuple(role for role in CONTENT if role != CHAIN)
     baselines = {
-        "pad, content only": (pad, CONTENT), "pad, everything": (pad, (*CONTENT, "template")), "zero, content only": (zero, CONTENT),
-        "mean, content only": (mean, CONTENT), "pad, question and draft only": (pad, prompt),
+        "pad, question and draft": (pad, CONTENT), "zero, question and draft": (zero, CONTENT), "mean, question and draft": (mean, CONTENT),
+        "pad, the chain too": (pad, (*CONTENT, CHAIN)), "pad, everything": (pad, (*CONTENT, CHAIN, TEMPLATE)),
     }  # fmt: skip
     rules = [f"{name} {count}" for name in ("even", "Gauss") for count in (32, 64, 128, 256)]
     print(f"\n| baseline | change | path walked | {' | '.join(rules)} |\n|{' --- |' * (3 + len(rules))}")

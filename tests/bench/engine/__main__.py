@@ -1,4 +1,4 @@
-"""`make bench-train`, `bench-dpo`, `bench-generate`, `bench-sample`: our engine beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
+"""`make bench-train`, `-dpo`, `-generate`, `-sample`: our engine beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
 
 Prints Markdown; keeps JSON lines. A GPU is needed, of any size for the 8 GB readings and of 100 GB for the others' rivals; `--cpu` shows that all of it runs.
 """

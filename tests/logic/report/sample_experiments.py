@@ -52,7 +52,7 @@ def draft(verdict: str = "pass", *, confounded: bool = False) -> dict[str, Any] 
 def mass(enrichment: float, *, n: int = 196) -> Mass:
     return Mass(
         n=n, mass=0.38 * enrichment, token_share=0.38, enrichment=enrichment, verdict_mass=0.07, verdict_share=0.02, questions_mass=0.31,
-        questions_share=0.29, chain_mass=0.21, masked=0.84,
+        questions_share=0.29, masked=0.84,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def token_shares() -> tuple[TokenShare, ...]:
             rows += [
                 TokenShare(
                     qid=qid, model=model, draft=draft, place=place, token=token, role=role,
-                    attribution=0.0 if role == "template" else wave.gauss(0.15 if role.startswith("draft") else 0.02, 0.25),
+                    attribution=0.0 if role in ("template", "chain") else wave.gauss(0.15 if role.startswith("draft") else 0.02, 0.25),
                 )
                 for place, (role, token) in enumerate(tokens)
             ]  # fmt: skip
