@@ -10,7 +10,7 @@ HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-attribution up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-memory bench-attribution up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -52,6 +52,9 @@ bench-dpo: install  ## the same for preference pairs
 
 bench-generate: install  ## the same for generation
 	$(BIN)/python -m tests.bench.engine generate $(BENCH)
+
+bench-memory: install  ## what training takes of a GPU's memory where nothing is compiled or layers are recomputed, beside the fit oracle's count
+	$(BIN)/python -m tests.bench.engine memory $(BENCH)
 
 bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up (BENCH=--sweep walks the path as well)
 	$(BIN)/python -m tests.bench.attribution $(BENCH)

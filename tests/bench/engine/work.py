@@ -30,6 +30,7 @@ class Job:
     capped: bool = False  # whether the allocator is held to what an 8 GB card has
     cpu: bool = False  # tiny shapes
     quick: bool = False
+    settings: tuple[tuple[str, str], ...] = ()  # of our machine, where a reading asks for others than a run's
 
     @property
     def batch(self) -> int:
