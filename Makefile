@@ -10,7 +10,7 @@ HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-attribution up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -55,6 +55,9 @@ bench-generate: install  ## the same for generation
 
 bench-sample: install  ## eight samples of 300 questions beside a model.generate loop (BENCH="--cpu --student FOLDER" for a real student)
 	$(BIN)/python -m tests.bench.engine sample $(BENCH)
+
+bench-memory: install  ## what training takes of a GPU's memory where nothing is compiled or layers are recomputed, beside the fit oracle's count
+	$(BIN)/python -m tests.bench.engine memory $(BENCH)
 
 bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up (BENCH=--sweep walks the path as well)
 	$(BIN)/python -m tests.bench.attribution $(BENCH)

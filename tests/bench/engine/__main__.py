@@ -1,4 +1,4 @@
-"""`make bench-train`, `-dpo`, `-generate`, `-sample`: our engine beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
+"""`make bench-train`, `-dpo`, `-generate`, `-sample`, `-memory`: ours beside plain TRL (`seeds`) and TRL at its best (`best`), on students of random weights.
 
 Prints Markdown; keeps JSON lines. A GPU is needed, of any size for the 8 GB readings and of 100 GB for the others' rivals; `--cpu` shows that all of it runs.
 """
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 PLACE = PROJECT / "data" / ".bench"
 LIMIT = 420.0  # seconds a reading may take
 QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore"}
-HEADINGS = ("reading", "side", "a second", "step ms", "peak GiB", "reserved GiB", "bar", "reached", "how")
+HEADINGS = ("reading", "side", "a second", "step ms", "peak GiB", "counted GiB", "reserved GiB", "bar", "reached", "how")
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     print(f"## Engine bench\n\n{header}, Python {platform.python_version()}, {_versions()}, commit {_commit()}\n", flush=True)
     rows: dict[tuple[str, str], Row] = {}
     for name in options.only:
-        for side in options.sides if READINGS[name].processes == 1 else ["ours"]:
+        for side in [side for side in options.sides if side in READINGS[name].sides]:
             row = _same_run(name, side, rows) or _one(name, side, options)
             if "rate" in row and "rate" in (one := rows.get((READINGS[name].base, side), {})):
                 row["scaling"] = row["rate"] / one["rate"]
@@ -128,7 +128,7 @@ def _table(rows: dict[tuple[str, str], Row], *, barred: bool) -> str:
         bars = [(str(bar), {True: "yes", False: "no", None: "-"}[bar.reached(row) if barred else None]) for bar in reading.bars]
         rate = f"{row['rate']:,.1f} {reading.unit}" if "rate" in row else row.get("error", "-")
         rate += f" ({row['scaling']:.2f} x one GPU)" if "scaling" in row else ""
-        figures = [_figure(row.get(key), digits) for key, digits in (("step_ms", 1), ("peak_gib", 2), ("reserved_gib", 2))]
+        figures = [_figure(row.get(key), digits) for key, digits in (("step_ms", 1), ("peak_gib", 2), ("counted_gib", 2), ("reserved_gib", 2))]
         how = row.get("plan", "") + (", the run without the cap" if row.get("same_run") else "")
         lines.append(_line([name, side, rate, *figures, ", ".join(bar for bar, _ in bars), ", ".join(said for _, said in bars), how]))
     return "\n".join(lines) + "\n"

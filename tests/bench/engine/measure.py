@@ -17,10 +17,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """Seconds of each measured optimiser step, and the reference pass's seconds a pair where it is not part of the step."""
+    """Seconds of each measured optimiser step, the reference pass's seconds a pair where it is not part of the step, and how it was computed."""
 
     steps: list[float]
     reference: float = 0.0
+    counted: float | None = None  # GiB of the peak by the fit oracle, where there is one
+    how: str = ""
 
     @property
     def step(self) -> float:
@@ -81,4 +83,7 @@ def guarded(reading: Callable[[], Row], *, capped: bool) -> Row:
             raise
         found = {"error": "OOM"}
     gc.collect()
-    return {**found, **peaks(), "wall": time.perf_counter() - started}
+    found |= peaks()
+    if found.get("counted_gib") and found["peak_gib"]:
+        found["off_percent"] = abs(found["counted_gib"] / found["peak_gib"] - 1) * 100
+    return {**found, "wall": time.perf_counter() - started}

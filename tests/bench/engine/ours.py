@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def steps_of(job: Job) -> tuple[int, int]:
     """Steps to warm up, in which every batch size is compiled or recorded, and to measure."""
     if not job.law and not job.reading.startswith("dpo"):
         return 1, 2  # all rows have one length: nothing is left to record
+    if job.settings:
+        return (1, 2) if job.cpu else (4, 2)  # for the peak, which comes early
     return (2, 2) if job.cpu else (8, 4) if job.quick else (24, 12)
 
 
@@ -54,7 +57,7 @@ def sft_seconds(job: Job) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, learning_rate=2e-4, **_settings(job, folder))
         trainer = WeightedSftTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, args=config, callbacks=[])
-        return Trained(steps=_train(trainer, job, fit))
+        return _train(trainer, job, fit)
 
 
 def dpo_seconds(job: Job) -> Trained:
@@ -98,7 +101,7 @@ def dpo_seconds(job: Job) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         config = DPOConfig(max_length=None, disable_dropout=True, learning_rate=5e-6, **_settings(job, folder))
         trainer = PreferenceTrainer(engine=engine, student=student, rows=rows, order=order, fit=fit, recipe=recipe, args=config, callbacks=[])
-        return Trained(steps=_train(trainer, job, fit), reference=seconds)
+        return replace(_train(trainer, job, fit), reference=seconds)
 
 
 def generate_seconds(job: Job) -> Generated:
@@ -128,15 +131,15 @@ def _student(job: Job) -> Student:
 
 
 def _machine(job: Job) -> Machine:
+    settings: dict[str, Any] = {"recompute": "auto", "compile": "auto", **dict(job.settings)}
     return Machine(
         device="cpu" if job.cpu else "cuda",
         processes=job.processes,
         batch_tokens=None if job.law or job.reading.startswith("dpo") else 2 * LONGEST,  # two of the longest rows at once
         gpu_memory_gib=CAP_GIB if job.capped else None,
-        recompute="auto",
-        compile="auto",
         generate_batch=job.prompts_at_once,
         report_to=(),
+        **settings,
     )
 
 
@@ -149,15 +152,19 @@ def _settings(job: Job, folder: str) -> dict[str, Any]:
     return {**settings, "save_strategy": "no", "max_steps": sum(steps_of(job)), "output_dir": str(Path(folder) / "out")}
 
 
-def _train(trainer: Any, job: Job, fit: Any) -> list[float]:
-    """Seconds of each step after the warm-up."""
+def _train(trainer: Any, job: Job, fit: Any) -> Trained:
+    """Seconds of each step after the warm-up, and how it was computed."""
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
     taken = clock.seconds()
+    how = trainer.how(fit)
     if torch.cuda.is_available():
         print(
-            f"how: {trainer.how(fit)} recordings {len(trainer.engine._recorded)} steps ms {[round(1000 * each) for each in taken]} "
+            f"how: {how} recordings {len(trainer.engine._recorded)} steps ms {[round(1000 * each) for each in taken]} "
             f"allocated {torch.cuda.max_memory_allocated() / GIB:.2f} GiB"
         )
-    return taken[steps_of(job)[0] :]
+    flags = [flag for flag in ("recompute", "roomy") if how[flag]] + [f"{key} {value}" for key, value in job.settings]
+    halved = f", halved {how['halved_for_memory']} times" if how["halved_for_memory"] else ""
+    said = ", ".join([f"{how['batch_tokens']:,} tokens at once{halved}", *flags])
+    return Trained(steps=taken[steps_of(job)[0] :], counted=how["predicted_peak_gib"] or None, how=said)

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback
+from transformers.utils import is_liger_kernel_available
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from tests.bench.engine.measure import Generated, Trained, now, timed
@@ -50,17 +51,17 @@ BEST = {
     "sft_direct": Plan(micro=32, checkpointing=False, padding_free=True, compiled=True),
     "sft_cot": Plan(micro=32, checkpointing=False, padding_free=True, compiled=True),
     "sft_direct_8gb": Plan(micro=32, padding_free=True),
-    "sft_cot_8gb": Plan(micro=16, padding_free=True),
+    "sft_cot_8gb": Plan(micro=32, padding_free=True, liger=True),
     "sft_2x2048_8gb": Plan(micro=2),
-    "dpo": Plan(micro=32, checkpointing=False, precompute=True),
-    "dpo_8gb": Plan(micro=2),
+    "dpo": Plan(micro=32, checkpointing=False, liger=True, precompute=True),
+    "dpo_8gb": Plan(micro=8, precompute=True),
 }
 
 
 def plan_of(job: Job, side: str, changes: str) -> Plan:
-    """The plan of a side for a training reading; the changes are for `best` alone."""
+    """The plan of a side for a training reading; the changes are for `best` alone. Without liger-kernel, or on a CPU, its kernels are left out."""
     plan = SEEDS if side == "seeds" else BEST[job.reading].changed(changes)
-    return replace(plan, micro=min(plan.micro, job.batch))
+    return replace(plan, micro=min(plan.micro, job.batch), liger=plan.liger and not job.cpu and is_liger_kernel_available())
 
 
 def steps_of(job: Job, plan: Plan) -> tuple[int, int]:

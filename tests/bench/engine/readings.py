@@ -33,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Reading:
-    """A group's name is that of the make target; `law` is the one of the rows' lengths."""
+    """A group's name is that of the make target; `law` is the one of the rows' lengths. `settings` are our machine's, for readings of our side alone."""
 
     group: str
     unit: str
@@ -43,6 +43,16 @@ class Reading:
     processes: int = 1  # one a GPU, each with its 32 samples; ours alone, beside `base`
     base: str = ""
     rival: str = ""  # the side whose rate `gain` is counted in
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What is read; public settings do not spread one job over GPUs, nor count memory."""
+        return ("ours",) if self.processes > 1 or self.settings else SIDES
+
+
+COUNT = Bar("off_percent", 5, "% off the count", at_most=True)
+PLAIN, AGAIN = ("compile", "never"), ("recompute", "always")
 
 
 def _rate(value: float, unit: str) -> tuple[Bar, ...]:
@@ -50,17 +60,21 @@ def _rate(value: float, unit: str) -> tuple[Bar, ...]:
 
 
 READINGS = {
-    "sft_direct": Reading("train", "seq/s", _rate(200, "seq/s"), law="direct"),
-    "sft_cot": Reading("train", "seq/s", _rate(100, "seq/s"), law="cot"),
-    "sft_direct_8gb": Reading("train", "seq/s", _rate(110, "seq/s"), law="direct", capped=True),
-    "sft_cot_8gb": Reading("train", "seq/s", _rate(60, "seq/s"), law="cot", capped=True),
-    "sft_2x2048_8gb": Reading("train", "seq/s", (Bar("peak_gib", 5.6, "GiB", at_most=True),), capped=True),
+    "sft_direct": Reading("train", "seq/s", (*_rate(200, "seq/s"), COUNT), law="direct"),
+    "sft_cot": Reading("train", "seq/s", (*_rate(100, "seq/s"), COUNT), law="cot"),
+    "sft_direct_8gb": Reading("train", "seq/s", (*_rate(110, "seq/s"), COUNT), law="direct", capped=True),
+    "sft_cot_8gb": Reading("train", "seq/s", (*_rate(60, "seq/s"), COUNT), law="cot", capped=True),
+    "sft_2x2048_8gb": Reading("train", "seq/s", (Bar("peak_gib", 5.6, "GiB", at_most=True), COUNT), capped=True),
     "sft_cot_2gpu": Reading("gpus", "seq/s", (Bar("scaling", 1.8, "x one GPU"),), law="cot", processes=2, base="sft_cot"),
     "sft_cot_4gpu": Reading("gpus", "seq/s", (Bar("scaling", 3.5, "x one GPU"),), law="cot", processes=4, base="sft_cot"),
-    "dpo": Reading("dpo", "pairs/s", _rate(60, "pairs/s")),
-    "dpo_8gb": Reading("dpo", "pairs/s", _rate(15, "pairs/s"), capped=True),
+    "dpo": Reading("dpo", "pairs/s", (*_rate(60, "pairs/s"), COUNT)),
+    "dpo_8gb": Reading("dpo", "pairs/s", (*_rate(15, "pairs/s"), COUNT), capped=True),
     "sample": Reading("sample", "samples/s", (Bar("gain", 3, "x seeds"), Bar("cpu_gain", 1.5, "x seeds on a CPU")), rival="seeds"),
     "generate": Reading("generate", "tok/s", (*_rate(12000, "tok/s"), Bar("step_ms", 10, "ms", at_most=True))),
+    "fit_plain": Reading("memory", "seq/s", (COUNT,), law="cot", settings=(PLAIN,)),
+    "fit_plain_8gb": Reading("memory", "seq/s", (COUNT,), law="cot", capped=True, settings=(PLAIN,)),
+    "fit_again": Reading("memory", "seq/s", (COUNT,), law="cot", settings=(AGAIN,)),
+    "fit_again_plain_8gb": Reading("memory", "seq/s", (COUNT,), law="cot", capped=True, settings=(AGAIN, PLAIN)),
 }
 GROUPS = tuple(dict.fromkeys(reading.group for reading in READINGS.values()))
 
@@ -68,7 +82,8 @@ GROUPS = tuple(dict.fromkeys(reading.group for reading in READINGS.values()))
 def job_of(name: str, *, model: str, cpu: bool, quick: bool, **drawn: Any) -> Job:
     """What a reading asks of a side; `drawn` are the fields of a Job that only samples know."""
     reading = READINGS[name]
-    return Job(reading=name, model=model, law=reading.law, capped=reading.capped, processes=reading.processes, cpu=cpu, quick=quick, **drawn)
+    asked = {"law": reading.law, "capped": reading.capped, "processes": reading.processes, "settings": reading.settings}
+    return Job(reading=name, model=model, cpu=cpu, quick=quick, **asked, **drawn)
 
 
 def take(job: Job, side: str, *, plan: str) -> Row:
@@ -89,7 +104,7 @@ def _ours(job: Job) -> Callable[[], Row]:
 
     def reading() -> Row:
         match READINGS[job.reading].group:
-            case "train" | "gpus":
+            case "train" | "gpus" | "memory":
                 return trained(job, ours.sft_seconds(job))
             case "dpo":
                 return trained(job, ours.dpo_seconds(job))
@@ -117,7 +132,8 @@ def trained(job: Job, found: Trained) -> Row:
     each = found.step / job.batch + found.reference / EPOCHS
     spread = (max(found.steps) - min(found.steps)) / found.step
     ahead = {"reference_pairs_s": 1 / found.reference} if found.reference else {}
-    return {"rate": 1 / each, "step_ms": found.step * 1000, "steps": len(found.steps), "spread": spread, **ahead}
+    how = {"counted_gib": found.counted, "plan": found.how} if found.how else {}
+    return {"rate": 1 / each, "step_ms": found.step * 1000, "steps": len(found.steps), "spread": spread, **ahead, **how}
 
 
 def generated(job: Job, found: Generated) -> Row:

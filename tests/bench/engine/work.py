@@ -35,6 +35,7 @@ class Job:
     adapter: str = ""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     questions: int = 300  # of which samples are drawn
+    settings: tuple[tuple[str, str], ...] = ()  # of our machine, where a reading asks for others than a run's
 
     @property
     def batch(self) -> int:
