@@ -281,7 +281,7 @@ class Attempt:
     answer: str  # gold
     verdict: str
     after: float  # probability of its verdict after its reasoning alone, by a fresh pass of the same student; nan without a verdict
-    elsewhere: float  # probability of its verdict after the reasoning of another question's sample; nan without a verdict
+    elsewhere: float  # probability of its verdict after another question's reasoning for the other one; nan without a verdict
     valid: bool
 
 

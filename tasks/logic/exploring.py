@@ -42,24 +42,21 @@ def extra_requests(rows: Sequence[Drafted], *, recipe: Explore, benchmark: Bench
 
 
 def reading_requests(rows: Sequence[Drafted], completions: Sequence[Completion], *, arm: Arm, benchmark: Benchmark, seed: int) -> list[Request]:
-    """Yes or no after the reasoning of every sample that has a verdict (arm `AFTER`), and after that of another question's sample (arm `ELSEWHERE`).
+    """Yes or no after the reasoning of every sample that has a verdict (arm `AFTER`), and after reasoning for the other verdict (arm `ELSEWHERE`).
 
-    Questions stand in a random ring; the k-th sample of one reads from the one k + 1 places on, never from its own. Where only one question has samples
-    with verdicts there is nothing to read elsewhere.
+    That is a sample of another question, drawn with the seed: a student that follows its reasoning is moved by it, one that knows its verdict beforehand
+    is not. Reasoning for the same verdict could not tell the two apart. Where no other question has the other verdict there is nothing to read elsewhere.
     """
-    said: dict[str, list[Completion]] = defaultdict(list)
-    for each in completions:
-        if benchmark.parse(each.text, cut=each.cut) is not Verdict.UNPARSED:
-            said[each.qid].append(each)
+    verdicts = {(each.qid, each.sample): benchmark.parse(each.text, cut=each.cut) for each in completions}
+    said = [each for each in completions if verdicts[each.qid, each.sample] is not Verdict.UNPARSED]
     prompts = {row.qid: benchmark.prompt(arm, row) for row in rows}
-    ring = random.Random(seed).sample(list(said), len(said))
+    rng = random.Random(seed)
+    against = {verdict: [each for each in said if verdicts[each.qid, each.sample] is not verdict] for verdict in (Verdict.YES, Verdict.NO)}
     requests = []
-    for place, qid in enumerate(ring):
-        for each in said[qid]:
-            requests.append(_reading(each, AFTER, prompts[qid], each.text, benchmark))
-            if len(ring) > 1:
-                others = said[ring[(place + 1 + each.sample % (len(ring) - 1)) % len(ring)]]
-                requests.append(_reading(each, ELSEWHERE, prompts[qid], others[each.sample % len(others)].text, benchmark))
+    for each in said:
+        requests.append(_reading(each, AFTER, prompts[each.qid], each.text, benchmark))
+        if others := [other for other in against[verdicts[each.qid, each.sample]] if other.qid != each.qid]:
+            requests.append(_reading(each, ELSEWHERE, prompts[each.qid], rng.choice(others).text, benchmark))
     return requests
 
 
@@ -112,7 +109,7 @@ def fault(attempt: Attempt, *, follows: float) -> str:
     if not attempt.after >= follows:
         return "verdict does not follow from its reasoning"
     if not attempt.elsewhere < follows:
-        return "no other question's reasoning to read" if math.isnan(attempt.elsewhere) else "verdict follows from another question's reasoning too"
+        return "no other verdict's reasoning to read" if math.isnan(attempt.elsewhere) else "verdict stands against another question's reasoning"
     return ""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -64,8 +65,13 @@ def test_a_verdict_is_read_after_its_own_reasoning_and_never_elsewhere_after_its
     assert {(each.qid, each.sample) for each in after} == usable
     assert all(each.prefix == f"Reasoning: chain {each.sample} of {each.qid}.\nFinal answer:" for each in after)
     elsewhere = [each for each in asked if each.arm == ELSEWHERE]
-    assert {(each.qid, each.sample) for each in elsewhere} == (usable if len({qid for qid, _ in usable}) > 1 else set())
-    assert not [each for each in elsewhere if f"of {each.qid}." in each.prefix]
+    verdict = {(row.qid, sample): said for row, own in zip(rows, verdicts, strict=True) for sample, said in enumerate(own)}
+    opposed = {key for key in usable if any(qid != key[0] and verdict[qid, sample] == other(verdict[key]) for qid, sample in usable)}
+    assert {(each.qid, each.sample) for each in elsewhere} == opposed
+    for each in elsewhere:
+        sample, qid = re.search(r"chain (\d+) of (.+)\.\n", each.prefix).groups()
+        assert qid != each.qid
+        assert verdict[qid, int(sample)] == other(verdict[each.qid, each.sample])
     assert all(each.prompt == BENCHMARK.prompt(Arm.REASONING, next(row for row in rows if row.qid == each.qid)) for each in asked)
 
 
@@ -80,8 +86,8 @@ def test_the_rewrite_prompt_shows_the_draft_when_its_chains_are_read() -> None:
     [
         (3.0, -1.0, ""),
         (0.5, -1.0, "verdict does not follow from its reasoning"),
-        (3.0, 3.0, "verdict follows from another question's reasoning too"),
-        (3.0, None, "no other question's reasoning to read"),
+        (3.0, 3.0, "verdict stands against another question's reasoning"),
+        (3.0, None, "no other verdict's reasoning to read"),
     ],
 )
 @pytest.mark.parametrize("verdict", ["yes", "no"])

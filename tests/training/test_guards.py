@@ -181,3 +181,30 @@ def test_pairs_of_another_adapter_are_counted():
     guards.one_reference(["abc", "abc"], expected="abc")
     with pytest.raises(GuardError, match="2 of 3 pairs carry reference log-probabilities of no adapter"):
         guards.one_reference(["abc", "", ""], expected="abc")
+
+
+@pytest.fixture
+def neighbours(nf4: Student) -> list[Bundle]:
+    said = {"Is it heavy?": "Answer: Yes", "Did he die before 1876?": "He did. Answer: No"}
+    return [Bundle.of(tokenize_example(nf4.tokenizer, prompt=prompt, completion=completion)) for prompt, completion in said.items()]
+
+
+def test_rows_that_keep_to_themselves_pass(nf4, neighbours):
+    assert guards.packing_is_exact(nf4.model, neighbours) < 0.5
+
+
+def test_a_neighbour_that_is_seen_however_little_is_noticed(nf4, neighbours):
+    layer = nf4.model.get_base_model().model.layers[0]
+    layer.register_forward_hook(lambda module, given, found: found + 0.02 * found.mean(dim=1, keepdim=True))
+    with pytest.raises(GuardError, match=r"beside one row and .* beside another: this architecture cannot be packed"):
+        guards.packing_is_exact(nf4.model, neighbours)
+
+
+def test_a_head_that_does_more_than_the_packed_forward_knows_of_is_noticed(nf4, neighbours):
+    def sharper(module, given, found):
+        found.logits = found.logits * 3
+        return found
+
+    nf4.model.get_base_model().register_forward_hook(sharper)
+    with pytest.raises(GuardError, match=r"in a packed batch and .* alone"):
+        guards.packing_is_exact(nf4.model, neighbours)
