@@ -52,7 +52,7 @@ def _card(profile: Profile, gpu: Gpu, *, shape: Shape, todo: list[Work]) -> Card
     sft, train = profile.recipe.sft, profile.execution.train
     load = Load(
         shape=shape,
-        adapter=shape.adapter(sft.lora.rank, fused=False),
+        adapter=shape.adapter(sft.lora.rank),
         four_bit=profile.recipe.student.quantization == "nf4",
         width=2 if profile.recipe.student.dtype == "bfloat16" else 4,
         compiled=train.compile != "never",

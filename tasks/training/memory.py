@@ -48,6 +48,7 @@ def shape_of(config: Any) -> Shape:
         layers=config.num_hidden_layers,
         vocabulary=config.vocab_size,
         tied=bool(config.tie_word_embeddings),
+        fused=getattr(config, "model_type", "") == "phi3",
     )
 
 
@@ -81,21 +82,23 @@ class Load:
         head = min(HEAD_TOKENS, tokens) * shape.vocabulary * (2 * self.width + 4)
         expanded = shape.largest * self.width if self.four_bit and not roomy else 0
         shared = 3 * shape.keys * self.keys * self.width if self.keys > 1 else 0  # gradients of repeated keys and values on their way
-        passing = max(head, expanded + (3 * shape.inner * self.width + shared) * tokens)  # the head comes before the last layer's gradients
+        passing = expanded + (3 * shape.inner * self.width + shared) * tokens
+        # The head comes before the last layer's gradients; where layers are recomputed, its part is gone before the first of them is.
+        moving = max(slopes * tokens + head, held * tokens + passing) if recompute else (held + slopes) * tokens + max(head, passing)
         returned = 4 * self.adapter if roomy else 0  # gradients of one batch before they are added
-        return weights + tables + self.adapter * ADAPTER_BYTES + (held + slopes) * tokens + passing + returned + self.workspaces
+        return weights + tables + self.adapter * ADAPTER_BYTES + moving + returned + self.workspaces
 
     def _layer(self, *, roomy: bool) -> float:
-        """What one layer keeps of one token for its backward. Frugal compiled layers compute norms and activations again from it."""
+        """Bytes that one layer keeps of one token for its backward. Frugal compiled layers compute norms and activations again from them."""
         shape, width = self.shape, self.width
-        kept = 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys * self.keys + 2 * shape.inner
-        if self.compiled and not roomy:
-            return kept * width
-        again = shape.inner + 2 * shape.hidden  # activations and normalised states
-        if roomy and self.dropout:
-            again = 5 * shape.hidden + shape.queries + shape.inner  # what dropout leaves instead, for each linear layer
-        plain = 0 if self.compiled else 2 * shape.hidden * 4 + (shape.queries + shape.keys) * width  # float32 copies in norms; states before rotation
-        return (kept + again) * width + plain
+        given = shape.inputs if roomy and self.dropout else shape.inner + 2 * shape.hidden  # what dropout left for each linear part, or what all read
+        # The values of a layer that makes queries and keys as well are a piece of one tensor, which stays with them unless they are copied.
+        whole = shape.queries + shape.keys if shape.fused and self.keys == 1 else 0
+        if self.compiled:
+            kept = 2 * shape.hidden + 2 * shape.queries + 2 * shape.keys * self.keys + 2 * shape.inner
+            return (kept + given + whole if roomy else kept) * width
+        attention = (2 + 2 * self.keys) * shape.queries + (whole if shape.keys == shape.queries else 0)  # keys and values are copied for all their heads
+        return (given + attention + 3 * shape.inner) * width + 2 * shape.hidden * 4  # gate, its activation and up; norms in float32
 
 
 def choose(load: Load, *, recompute: str, tokens: int | None, longest: int, window: int, memory: float, setting: str) -> Fit:

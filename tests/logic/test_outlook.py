@@ -22,10 +22,10 @@ def recipe(name: str = "demo", **changes: object):
 
 
 def test_the_card_that_was_measured_takes_what_was_measured() -> None:
-    trained = seconds(Work(stage="", kind="train", tokens=102 * 180), shape=LLAMA, gpu=H200, batch=1, recompute=False)
-    assert trained == pytest.approx(1.0, rel=0.1)  # models/README.md: 102 rows of 180 tokens a second
+    trained = seconds(Work(stage="", kind="train", tokens=98 * 180), shape=LLAMA, gpu=H200, batch=1, recompute=False)
+    assert trained == pytest.approx(1.0, rel=0.1)  # models/README.md: 96 and 100 rows of 180 tokens a second
     step = seconds(Work(stage="", kind="generate", tokens=256, length=96), shape=LLAMA, gpu=H200, batch=256, recompute=False)
-    assert step == pytest.approx(0.0097, rel=0.1)
+    assert step == pytest.approx(0.0101, rel=0.1)
 
 
 @given(st.sampled_from(["train", "read", "generate"]), st.integers(1, 10**9), st.integers(1, 10**9))
