@@ -20,7 +20,8 @@ ROOMS: dict[str, tuple[str, set[str], set[str]]] = {
     # room: (files, outside packages it may never import, rooms of ours that it may import)
     "contracts": ("tasks/contracts/*.py", {"prefect", *TORCH, *NETWORK}, {"tasks.contracts"}),
     "logic": ("tasks/logic/**/*.py", {"prefect", *TORCH, *NETWORK, *IMPURE}, {"tasks.logic", "tasks.contracts"}),
-    "training": ("tasks/training/*.py", {"prefect", *(NETWORK - {"datasets"})}, {"tasks.training", "tasks.logic", "tasks.contracts"}),
+    "training": ("tasks/training/*.py", {"prefect", *(NETWORK - {"datasets", "socket"})}, {"tasks.training", "tasks.logic", "tasks.contracts"}),
+    # (the socket is a pair between two processes: it hands over files)
     "gateways": ("tasks/gateways/*.py", {"prefect", *TORCH}, {"tasks.gateways", "tasks.logic", "tasks.contracts"}),
     "skins": ("tasks/*.py", {*TORCH, *NETWORK}, {*BETWEEN, "tasks.gateways", "tasks.logic", "tasks.contracts", "tasks.training"}),
     "flows": ("flows/*.py", {*TORCH, *NETWORK, "pandas", "pyarrow"}, {"flows", "tasks.contracts", "tasks.stage"}),

@@ -21,6 +21,7 @@ from tasks.contracts.rows import Prediction
 from tasks.gateways.simulated_teacher import SimulatedServer
 from tasks.logic.benchmarks.strategyqa import score
 from tests.flows.pipeline import Pipeline, wait_for
+from tests.training.jobs import workers
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 SLOW_PACE = {"execution.teacher.requests_per_minute": 120}
@@ -41,8 +42,7 @@ def replies(root: Path) -> int:
 
 def training(root: Path, stage: str) -> bool:
     """Whether a training job of `stage` runs in a child process."""
-    lines = (" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"]))
-    return any("tasks.training.worker" in line and f"{root}/data/.work/{stage}-" in line for line in lines)
+    return bool(workers(f"{root}/data/.work/{stage}-*"))
 
 
 def assert_gone(children: list[psutil.Process]) -> None:

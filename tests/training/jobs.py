@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tasks.contracts.artifacts import write_rows
 from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, ScoreStep, SftStep, Weights
@@ -25,6 +28,15 @@ def stock(model: Any) -> Any:
 
 def silent(done: int, total: int, note: str) -> None:
     """A report that nobody reads."""
+
+
+def workers(folder: str | Path) -> list[psutil.Process]:
+    """Processes that do a job in `folder` (a glob pattern of its path): those that write its log."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [each for file in each.open_files() if Path(file.path).match(f"{folder}/log.txt")][:1]
+    return found
 
 
 def weights(model: Path, *, adapter: str = "", quantization: str = "none", dtype: str = "float32") -> Weights:

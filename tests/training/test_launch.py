@@ -19,7 +19,7 @@ from tasks.contracts.jobs import Job
 from tasks.contracts.rows import Completion
 from tasks.training.launch import PROJECT, run_job
 from tasks.training.progress import Progress
-from tests.training.jobs import answer_step, examples, requests, sft_step, weights
+from tests.training.jobs import answer_step, examples, requests, sft_step, weights, workers
 
 PARENT = """
 import os, sys
@@ -29,12 +29,6 @@ from tasks.training.launch import run_job
 folder = Path(sys.argv[1])
 run_job(Job.model_validate_json((folder / "wanted.json").read_text()), folder, on_progress=lambda each: print(each.done, flush=True))
 """
-
-
-def workers(folder: Path) -> list[psutil.Process]:
-    return [
-        each for each in psutil.process_iter(["cmdline"]) if str(folder) in (each.info["cmdline"] or []) and "tasks.training.worker" in each.info["cmdline"]
-    ]
 
 
 def test_a_chain_of_steps_runs_in_a_child_and_is_not_repeated(tiny, tmp_path, monkeypatch):
@@ -99,11 +93,12 @@ def test_killing_the_parent_ends_the_child_and_the_next_run_resumes(tiny, tmp_pa
     assert parent.stdout is not None
     reached = next(done for done in map(int, parent.stdout) if done >= 4)
     (child,) = workers(tmp_path)
+    family = psutil.Process(parent.pid).children(recursive=True)
+    assert child in family
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    child.wait(timeout=20)
-    assert not child.is_running()
+    assert psutil.wait_procs(family, timeout=20)[1] == []
     marks = [json.loads(path.read_text()) for path in tmp_path.glob(".adapter.work/checkpoint-*/complete.json")]
     assert marks
     first: list[int] = []
