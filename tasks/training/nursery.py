@@ -31,6 +31,7 @@ NEEDS = {
     "convert": "tasks.training.student",
     "answer": "tasks.training.generation",
     "reference": "tasks.training.reference",
+    "score": "tasks.training.reference",
     "sft": "tasks.training.sft",
     "align": "tasks.training.align",
     "consult": "tasks.training.consulting",

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from tasks.contracts.failures import GuardError, JobFailed
-from tasks.contracts.jobs import Job
+from tasks.contracts.jobs import Job, Step
 from tasks.training import launch, nursery
 from tasks.training.launch import run_job
 from tasks.training.nursery import Nurseries
@@ -160,3 +161,8 @@ def test_children_draw_apart():
             nursery._draw_apart()
             drawn |= {torch.initial_seed(), np.random.random()}
     assert len(drawn) == 4
+
+
+def test_every_kind_of_step_has_its_modules_named() -> None:
+    (union, _) = get_args(Step)
+    assert nursery.NEEDS.keys() == {kind.model_fields["kind"].default for kind in get_args(union)}
