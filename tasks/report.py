@@ -44,6 +44,7 @@ async def write_report(
         attributed=tuple(root.read(findings.attributed, TokenShare)) if findings.attributed else (),
         judged=tuple(root.read(findings.judged, Judgement)) if findings.judged else (),
         test_reads=tuple(root.test_reads()),
+        accepted=students.accepted,
         generated_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     folder = root.path / "data" / "runs" / f"{profile.name}-{started.strftime('%Y%m%dT%H%M%S%fZ')}"

@@ -44,6 +44,7 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
         controls=controls,
         comparisons=[Comparison(**each) for each in graded["comparisons"]],
         unparsed=recipe.grade.unparsed,
+        accepted=facts.accepted,
         draft=draft_summary(graded["draft"], facts.scores, split=recipe.grade.split),
         attribution=facts.evidence("attribute"),
         judge=facts.evidence("judge"),

@@ -42,6 +42,7 @@ class RunFacts:
     attributed: tuple[TokenShare, ...]  # () where the recipe asks for no attribution
     judged: tuple[Judgement, ...]  # () where it asks for no judge
     test_reads: tuple[Mapping[str, Any], ...]
+    accepted: str  # student of a self-guided loop that stands as the aligned one, "" = none
     generated_at: str
 
     def named(self, name: str) -> Made:

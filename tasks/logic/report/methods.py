@@ -47,6 +47,7 @@ def methodology(summary: Mapping[str, Any], recipe: Recipe, *, aligned: bool) ->
         Paragraph("Teacher and curation", _teaching(summary, recipe)),
         Paragraph("Fine-tuning", _tuning(recipe)),
         Paragraph("Preference training", _preferences(recipe) if aligned else _NO_PAIRS),
+        *([Paragraph("Self-guided loop", _loop(summary["accepted"]))] if summary["accepted"] else []),
         Paragraph("Evaluation", _evaluation(summary, recipe)),
     ]
     if recipe.ablate.arms:
@@ -56,6 +57,13 @@ def methodology(summary: Mapping[str, Any], recipe: Recipe, *, aligned: bool) ->
     if recipe.judge.kind != "none":
         found.append(Paragraph("Judge", _judge(recipe)))
     return found
+
+
+def _loop(accepted: str) -> str:
+    return (
+        f"The aligned model of this report is not the one that preference training made but the loop's accepted student, {accepted}: it went on from there on "
+        "pairs of its own samples, and a gate let it pass. The loop's page has its history (socratune loop PROFILE --rounds 0 says where)."
+    )
 
 
 def _questions(summary: Mapping[str, Any], recipe: Recipe) -> str:

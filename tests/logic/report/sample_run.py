@@ -109,6 +109,7 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
         "controls": {name: cells[name] for name in cells if name not in MODELS},
         "comparisons": holm([compare(f"{new}_vs_{old}", headline[new], headline[old], resamples=500, seed=0) for new, old in versus]),
         "unparsed": "wrong",
+        "accepted": "",
         "draft": None,
         "attribution": None,
         "judge": None,

@@ -70,6 +70,7 @@ def facts(*, draft: dict[str, Any] | None = None, preferred: bool = True, extra:
         attributed=rows.get("attributed", ()),
         judged=rows.get("judged", ()),
         test_reads=(),
+        accepted="",
         generated_at="2031-02-03 04:05 UTC",
     )
 

@@ -165,6 +165,8 @@ def test_methods_carry_the_numbers_of_the_recipe_and_only_the_experiments_that_w
     assert "so a twin was aligned on the same pairs without drafts" in whole["Draft experiment"]
     alone = methodology(full_summary(), recipe(**{**EXPERIMENTS, "recipe.ablate.matched": False}), aligned=True)[5].text
     assert "No twin was trained without drafts" in alone
+    followed = {each.heading: each.text for each in methodology({**sample_summary(), "accepted": "round 2"}, recipe(), aligned=True)}
+    assert "the loop's accepted student, round 2" in followed["Self-guided loop"]
 
 
 def test_the_draft_family_takes_the_shuffles_as_one_and_leaves_the_result_table_alone() -> None:

@@ -29,6 +29,7 @@ def facts(*artifacts: Made, allow: list[str]) -> RunFacts:
         attributed=(),
         judged=(),
         test_reads=(),
+        accepted="",
         generated_at="",
     )
 
