@@ -6,24 +6,27 @@ The base student knows its questions by heart, so that there is something to los
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
 from flows import self_guided as loop_flow
+from flows.cli import app
 from flows.plan import open_plan
 from flows.self_guided import self_guided
 from tasks.align import align
-from tasks.contracts.artifacts import Address, ModelRef, write_rows
+from tasks.contracts.artifacts import Address, ModelRef, read_rows, write_rows
 from tasks.contracts.jobs import Job, SftStep
-from tasks.contracts.loops import LoopFolder
+from tasks.contracts.outcomes import Firing
 from tasks.contracts.recipes import Lora, Sft
-from tasks.contracts.rows import Example, Question
+from tasks.contracts.rows import Example, Question, Round
 from tasks.logic.benchmarks import pocketqa, yes_no
 from tasks.training.launch import run_job
-from tests.flows.pipeline import PROFILE
+from tests.flows.pipeline import PROFILE, PROJECT, Pipeline, wait_for
 from tests.schooled_student import school
 from tests.training.jobs import MACHINE, weights
 
@@ -87,43 +90,77 @@ def plant(student: Path, questions: list[Question], tmp_path_factory: pytest.Tem
     return make
 
 
-def test_each_regression_is_reverted_for_its_reason(
-    prefect_server: None, student: Path, plant: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = {**CHANGES, "execution.root": str(tmp_path), "recipe.student.model": str(student)}
-    plan = open_plan(str(PROFILE), changes)
-    planted: dict[str, str] = {}
+@pytest.fixture(scope="module")
+def pipeline(prefect_server: None, student: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    from prefect.settings import PREFECT_API_URL
 
-    async def faulty(fault: str, parent: ModelRef) -> ModelRef:
-        address = Address(stage="align", version=0, recipe=fault, inputs={"parent": parent.digest})
-        return plan.context.root.save_model(address, plant(fault), base=parent.base, summary={}, seconds=0.0)
+    return Pipeline(root=tmp_path_factory.mktemp("root"), student=student, environment={"PREFECT_API_URL": PREFECT_API_URL.value()}, changes=CHANGES)
 
-    async def fire(fault: str = "") -> Any:
+
+def said_by(pipeline: Pipeline, command: str, *arguments: str) -> str:
+    """What a command prints, on one line."""
+    words = pipeline.command(until="report", changes={})
+    environment = {**pipeline.whole_environment(), "COLUMNS": "160", "NO_COLOR": "1"}
+    done = CliRunner().invoke(app, [command, str(PROFILE), *arguments, *words[words.index("--set") :]], env=environment)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def test_each_regression_is_reverted_for_its_reason(pipeline: Pipeline, plant: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {**CHANGES, "execution.root": str(pipeline.root), "recipe.student.model": str(pipeline.student)}
+    root = open_plan(str(PROFILE), changes).context.root
+
+    async def fire(fault: str) -> Firing:
         async def train(run: Any, **arguments: Any) -> ModelRef:
-            return await faulty(fault, arguments["track_b"])
+            parent: ModelRef = arguments["track_b"]
+            address = Address(stage="align", version=0, recipe=fault, inputs={"parent": parent.digest})
+            return root.save_model(address, plant(fault), base=parent.base, summary={}, seconds=0.0)
 
         monkeypatch.setattr(loop_flow, "align", train if fault else align)
-        return await self_guided(str(PROFILE), changes)
+        return cast(Firing, await (await self_guided(str(PROFILE), changes, return_state=True)).aresult())
 
-    firings = [asyncio.run(fire(fault)) for fault in ("", FLIPPED, LONG, ONLY_NO)]
-    planted = dict(zip(("", FLIPPED, LONG, ONLY_NO), firings, strict=True))
-    path = Path(firings[0].folder)
-    name, _, _ = path.name.rpartition("-")
-    assert planted[""].verdict == "accepted", planted[""].reasons
-    assert [each.verdict for each in firings[1:]] == ["reverted"] * 3
-    assert {each.accepted for each in firings} == {"round 1"}
-    assert any("accuracy" in reason for reason in planted[FLIPPED].reasons)
-    assert [reason for reason in planted[LONG].reasons if "token" in reason or "long" in reason] == list(planted[LONG].reasons)
-    assert any("yes" in reason for reason in planted[ONLY_NO].reasons)
-    folder = LoopFolder(plan.context.root, name, _start(path, plan.context.root.path))
-    assert [each.parent for each in folder.rounds[1:]] == ["start", "round 1", "round 1", "round 1"]
-    assert len({each.seed for each in folder.rounds}) == 5
-    assert all((tmp_path / each.student / "artifact.json").is_file() for each in folder.rounds)
-    again = asyncio.run(fire())
-    assert folder.rounds[-1].parent == "round 1"
-    assert again.round == 5
+    honest, flipped, long, only_no = (asyncio.run(fire(fault)) for fault in ("", FLIPPED, LONG, ONLY_NO))
+    assert honest.verdict == "accepted", honest.reasons
+    assert [each.verdict for each in (flipped, long, only_no)] == ["reverted"] * 3
+    assert {each.accepted for each in (honest, flipped, long, only_no)} == {"round 1"}
+    assert any("accuracy" in reason for reason in flipped.reasons)
+    assert long.reasons
+    assert all("token" in reason for reason in long.reasons)
+    assert any("yes" in reason for reason in only_no.reasons)
+    rounds = rounds_of(pipeline)
+    assert [each.parent for each in rounds[1:]] == ["start", "round 1", "round 1", "round 1"]
+    assert len({each.seed for each in rounds}) == 5
+    assert all((pipeline.root / each.student / "artifact.json").is_file() for each in rounds)
 
 
-def _start(path: Path, root: Path) -> ModelRef:
-    digest = path.name.rpartition("-")[2]
-    return ModelRef(stage="align", key="", digest=digest, path=str(root), base="")
+def rounds_of(pipeline: Pipeline) -> list[Round]:
+    (path,) = pipeline.root.glob("data/loops/*/rounds.parquet")
+    return read_rows(path, Round)
+
+
+def test_a_killed_round_goes_on_where_it_was(pipeline: Pipeline) -> None:
+    command = pipeline.command(until="report", changes={})
+    firing = [*command[:3], "loop", str(PROFILE), *command[command.index("--set") :]]
+    process = subprocess.Popen(firing, cwd=PROJECT, env=pipeline.whole_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tables = len(list(pipeline.root.glob("data/pair-round/*/artifact.json")))
+    wait_for(lambda: len(list(pipeline.root.glob("data/pair-round/*/artifact.json"))) > tables or process.poll() is not None)
+    process.kill()
+    process.wait()
+    made = pipeline.made_at()
+    assert len(rounds_of(pipeline)) == 5
+    assert "round 5" not in said_by(pipeline, "loop", "--rounds", "0")
+    pipeline.changes["recipe.loop.stop.max_rounds"] = 5
+    assert "The loop ended itself: 5 rounds made" in said_by(pipeline, "loop")
+    assert made.items() <= pipeline.made_at().items()
+    last = rounds_of(pipeline)[-1]
+    assert (last.number, last.parent) == (5, "round 1")
+
+
+def test_a_loop_that_ended_itself_makes_no_round_and_a_person_may_go_on(pipeline: Pipeline) -> None:
+    assert "The loop ended itself" in said_by(pipeline, "loop")
+    assert len(rounds_of(pipeline)) == 6
+    assert "now follows round 3" in said_by(pipeline, "promote", "3")
+    assert "Answering: round 3" in said_by(pipeline, "ask", "Is it so?")
+    held = said_by(pipeline, "rollback")
+    assert "now follows round 3" not in held
+    assert "now follows" in held

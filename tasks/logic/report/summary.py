@@ -75,7 +75,8 @@ def summary(
     """Assemble summary.json. `curation` holds further counts of the curate stage; `filters` goes beside them as `steps`.
 
     `costs` by model and arm: generated tokens and milliseconds a question. `calibration` by model: its direct margins, plain and calibrated.
-    `unparsed` says what a text without a verdict counts as; `accepted` which student of a self-guided loop stands as the aligned one, "" = none. `draft`, `attribution` and `judge` are None where the recipe does not ask for the experiment.
+    `unparsed` says what a text without a verdict counts as; `accepted` which student of a self-guided loop stands as the aligned one, "" = none. `draft`,
+    `attribution` and `judge` are None where the recipe does not ask for the experiment.
 
     Raises DataError when a headline arm was not scored or when a value has no strict JSON form (NaN, infinity, objects).
     """
