@@ -28,6 +28,7 @@ KEYS = [
     "controls",
     "comparisons",
     "unparsed",
+    "accepted",
     "draft",
     "attribution",
     "judge",
@@ -38,7 +39,7 @@ KEYS = [
     "stages",
     "test_reads",
 ]
-CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "accepted", "balanced_accuracy"]
+CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy"]
 COMPARISON = ["name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
 USAGE = ["calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out", "usd"]
 
