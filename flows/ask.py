@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.plan import Plan, open_plan
-from flows.teach import teach
-from flows.train import train
+from flows.stored import stored
 from tasks.ask import Consultation, ask_student, question_of
 from tasks.contracts.artifacts import ModelRef
-from tasks.contracts.failures import ArtifactError, NotYet
+from tasks.contracts.failures import ArtifactError
 from tasks.contracts.outcomes import Students
 from tasks.foresee import foresee
 from tasks.loop import follow
@@ -47,20 +46,14 @@ async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str,
 
 async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Students]:
     """The student, its drafter and the trained adapters, as a run of the profile would find them stored."""
-    missing = ArtifactError(f"{profile} has no finished student for these settings; run socratune run {profile} first, with the same --set")
-    try:
+    found, drafter = await stored(plan, profile), None
+    if found and (named := plan.recipe.draft.model) != "student":
         with foresee():
-            corpus = await teach.fn(profile, dict(plan.overrides))
-            students = await train.fn(profile, dict(plan.overrides), corpus)
-            drafter = corpus.student
-            if (named := plan.recipe.draft.model) != "student":
-                drafter = await student(plan.context, source=plan.folder_of(named), **plan.student_weights(named))
-    except NotYet:
-        raise missing from None
-    known = (corpus.student, drafter, students.pairs, students.adapters["aligned"])
-    if not all(ref.digest for ref in known):  # without pairs Track B would pass for the aligned one
-        raise missing
-    return corpus.student, drafter, students
+            drafter = await student(plan.context, source=plan.folder_of(named), **plan.student_weights(named))
+    if found is None or (drafter and not drafter.digest):
+        raise ArtifactError(f"{profile} has no finished student for these settings; run socratune run {profile} first, with the same --set")
+    corpus, students = found
+    return corpus.student, drafter or corpus.student, students
 
 
 def shown_consultation(answered: Consultation) -> RenderableType:

@@ -12,12 +12,10 @@ from rich.text import Text
 from flows.plan import Plan, open_plan
 from flows.progress import bars
 from flows.self_guided import self_guided
-from flows.teach import teach
-from flows.train import train
-from tasks.contracts.failures import ArtifactError, NotYet
+from flows.stored import stored
+from tasks.contracts.failures import ArtifactError
 from tasks.contracts.loops import PAGE, LoopFolder
 from tasks.contracts.outcomes import Firing
-from tasks.foresee import foresee
 from tasks.loop import history, promote, roll_back
 
 _SHOWN = ("round", "verdict", "right", "gain", "p", "yes", "tokens", "chosen", "hardest", "drift", "pairs", "time")
@@ -54,12 +52,7 @@ async def point(profile: str, overrides: Mapping[str, Any], *, target: str | Non
 
 async def _folder(plan: Plan, profile: str) -> LoopFolder:
     """The profile's loop, as its trained students name it. Raises ArtifactError where they are not trained yet."""
-    try:
-        with foresee():
-            students = await train.fn(profile, dict(plan.overrides), await teach.fn(profile, dict(plan.overrides)))
-    except NotYet:
-        students = None
-    start = students.adapters[plan.recipe.loop.start] if students else None
-    if start is None or not start.digest:
+    found = await stored(plan, profile)
+    if found is None:
         raise ArtifactError(f"{profile} has no trained student for these settings, so it has no loop; run socratune loop {profile} first, with the same --set")
-    return LoopFolder(plan.context.root, plan.profile.name, start)
+    return LoopFolder(plan.context.root, plan.profile.name, found[1].adapters[plan.recipe.loop.start])

@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.plan import Overrides, Plan, ProfileName, open_plan
+from flows.stored import stored
 from flows.teach import teach
 from flows.train import train
 from tasks.align import align
@@ -29,9 +30,7 @@ from tasks.predict import predict
 async def self_guided(profile: ProfileName = "demo", overrides: Overrides = None) -> State[Firing]:
     """One round: sample the last accepted student, pair, train one epoch, accept or revert. Says so, and pauses its schedule once the stop rule holds."""
     plan = open_plan(profile, overrides)
-    corpus = await teach(profile, overrides)
-    students = await train(profile, overrides, corpus)
-    loop = _Loop(plan, corpus, students)
+    loop = _Loop(plan, *(await stored(plan, profile) or await _trained(profile, overrides)))
     async with opened(plan.context, profile=plan.profile.name, recipe=plan.recipe, start=loop.start) as state:
         if state.stopped or state.made_up:
             firing = told(state.folder, verdict="stopped" if state.stopped else "skipped", number=None, reasons=(), stopped=state.stopped)
@@ -41,6 +40,12 @@ async def self_guided(profile: ProfileName = "demo", overrides: Overrides = None
             firing = await conclude(plan.context, loop=state, recipe=plan.recipe, origin=origin, made=made, why=why)
         await announce(state.folder, firing, profile=profile, overrides=plan.overrides)
     return final_state(firing)
+
+
+async def _trained(profile: str, overrides: Overrides) -> tuple[Corpus, Students]:
+    """What the first firing of a profile that was never run has to make."""
+    corpus = await teach(profile, overrides)
+    return corpus, await train(profile, overrides, corpus)
 
 
 @dataclass(frozen=True)
