@@ -39,7 +39,7 @@ async def announce(folder: LoopFolder, firing: Firing, *, profile: str, override
 
 def final_state(firing: Firing) -> State[Firing]:
     """The flow run's state in the UI: Accepted, Reverted, Skipped or Stopped, and why."""
-    why = "; ".join(firing.reasons) or {"accepted": f"the student is now {firing.accepted}", "skipped": "a round was made since this firing was due"}.get(
+    why = "; ".join(firing.reasons) or {"accepted": f"the accepted student is {firing.accepted}", "skipped": "a round was made since this firing was due"}.get(
         firing.verdict, ""
     )
     stopped = f"the loop ended itself: {firing.stopped}" if firing.stopped else ""
