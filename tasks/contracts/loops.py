@@ -103,12 +103,15 @@ class LoopFolder:
         return max((each.number for each in self.rounds), default=0)
 
     def _held(self) -> list[Move]:
-        """Moves that stand, the start first: each rollback takes one away."""
+        """Moves that stand, the start first: each rollback takes one away. The gate's count once their round has its row: a kill may fall between the two."""
         held = [Move(label=START, adapter=self.start, why="start", at="", rounds=0)]
+        finished = {round_label(each.number) for each in self.rounds}
         for move in self.moves:
-            if move.why == "rollback":
+            if move.why == "gate" and move.label not in finished:
+                continue
+            if move.why == "rollback" or (move.why == "gate" and move.label == held[-1].label):  # the same round, made again after a kill
                 held.pop()
-            else:
+            if move.why != "rollback":
                 held.append(move)
         return held
 

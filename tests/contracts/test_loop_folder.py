@@ -36,7 +36,8 @@ def test_a_loop_that_never_fired_points_at_its_start_and_leaves_no_file(folder: 
 
 
 def test_another_start_is_another_loop(folder: LoopFolder) -> None:
-    folder.move(label="round 1", adapter=ref("one"), why="gate", at="t")
+    folder.move(label="round 1", adapter=ref("one"), why="promote", at="t")
+    assert folder.accepted.adapter == ref("one")
     other = LoopFolder(folder.root, "demo", ref("other"))
     assert other.accepted.adapter == ref("other")
 
@@ -51,6 +52,16 @@ def test_rounds_come_back_as_they_were(folder: LoopFolder) -> None:
 def test_a_move_remembers_how_many_rounds_had_ended(folder: LoopFolder) -> None:
     folder.keep([a_round(0), a_round(1), a_round(2)])
     assert folder.move(label="round 1", adapter=ref("one"), why="promote", at="t").rounds == 2
+
+
+def test_a_kill_between_the_gates_move_and_its_row_leaves_the_pointer_where_it_was(folder: LoopFolder) -> None:
+    folder.keep([a_round(0)])
+    folder.move(label="round 1", adapter=ref("cut off"), why="gate", at="t")
+    assert folder.accepted.adapter == ref("start")
+    folder.move(label="round 1", adapter=ref("one"), why="gate", at="t")
+    folder.keep([a_round(0), a_round(1)])
+    assert folder.accepted.adapter == ref("one")
+    assert folder.roll_back(at="t").adapter == ref("start")
 
 
 def test_the_start_cannot_be_rolled_back(folder: LoopFolder) -> None:
@@ -72,7 +83,7 @@ def test_rolling_back_is_undoing(tmp_path_factory: pytest.TempPathFactory, actio
     held = ["start"]
     for number, action in enumerate(actions):
         if action == "move":
-            folder.move(label=f"round {number}", adapter=ref(str(number)), why="gate", at="t")
+            folder.move(label=f"round {number}", adapter=ref(str(number)), why="promote", at="t")
             held.append(f"round {number}")
         elif len(held) > 1:
             folder.roll_back(at="t")
