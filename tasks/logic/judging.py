@@ -160,7 +160,7 @@ def judge_report(rows: Sequence[Judgement], *, recipe: Judge, teacher: str, labe
     table = [[sum(labels.get(row.qid) == human and row.winner == ruling for row in ruled) for ruling in WINNERS] for human in WINNERS]
     kappa = cohens_kappa(table) if any(map(any, table)) else None
     evidence = JudgeEvidence(
-        judge=", ".join(sorted({row.judge for row in rows} - {""})) or "nobody: no pair needed a judge",
+        judge=", ".join(sorted({row.judge for row in rows} - {""})) or "nobody (no pair needed a judge)",
         prompt=fingerprint(benchmark.judge_instructions(as_json=_as_json(recipe))),
         n=len(read),
         wins=wins,
