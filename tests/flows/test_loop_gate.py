@@ -159,6 +159,8 @@ def test_a_killed_round_goes_on_where_it_was(pipeline: Pipeline) -> None:
 def test_a_loop_that_ended_itself_makes_no_round_and_a_person_may_go_on(pipeline: Pipeline) -> None:
     assert "The loop ended itself" in said_by(pipeline, "loop")
     assert len(rounds_of(pipeline)) == 6
+    pipeline.changes |= {"recipe.loop.stop.max_rounds": 9, "execution.loop.round_minutes": 0.001}
+    assert "round 6 was reverted: given up after 0.001 minutes (execution.loop.round_minutes)" in said_by(pipeline, "loop")
     assert "now follows round 3" in said_by(pipeline, "promote", "3")
     assert "Answering: round 3" in said_by(pipeline, "ask", "Is it so?")
     held = said_by(pipeline, "rollback")
