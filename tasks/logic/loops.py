@@ -57,8 +57,9 @@ def stop_reason(rounds: Sequence[Round], *, since: int, recipe: Stop, total_minu
     flat = [each for each in recent if each.verdict == "accepted"][-recipe.flat_rounds :]
     if len(flat) == recipe.flat_rounds and not any(significant(each) for each in flat):
         return f"no significant gain in {_rounds(recipe.flat_rounds)} accepted"
-    if recent and pair_yield(recent[-1]) < recipe.min_pair_yield * pair_yield(made[0]):
-        return f"{pair_yield(recent[-1]):.2f} pairs a question, less than {recipe.min_pair_yield:.0%} of the first round's {pair_yield(made[0]):.2f}"
+    paired = [each for each in made if each.questions]  # a round that was given up has no yield
+    if recent and recent[-1].questions and pair_yield(recent[-1]) < recipe.min_pair_yield * pair_yield(paired[0]):
+        return f"{pair_yield(recent[-1]):.2f} pairs a question, less than {recipe.min_pair_yield:.0%} of the first round's {pair_yield(paired[0]):.2f}"
     if len(recent) >= recipe.max_rounds:
         return f"{_rounds(recipe.max_rounds)} made, as many as recipe.loop.stop.max_rounds allows"
     spent = sum(each.minutes for each in made)

@@ -74,6 +74,13 @@ def test_rejections_that_do_not_follow_one_another_are_no_reason() -> None:
     assert why(a_round(1, "reverted"), gained(2), a_round(3, "reverted"), gained(4)) == ""
 
 
+def test_a_round_that_was_given_up_counts_as_reverted_and_not_as_short_of_pairs() -> None:
+    given_up = {"questions": 0, "pairs": 0}
+    assert why(gained(1), a_round(2, "reverted", **given_up)) == ""
+    assert why(a_round(1, "reverted", **given_up), gained(2)) == ""
+    assert why(gained(1), a_round(2, "reverted", **given_up), a_round(3, "reverted", **given_up)) == "2 rounds in a row reverted"
+
+
 def test_a_fall_that_is_significant_is_no_gain() -> None:
     assert why(a_round(1, "accepted", gain=-0.05, gain_p=0.01), a_round(2, "accepted", gain=0.01, gain_p=0.6)).startswith("no significant gain")
 
