@@ -17,7 +17,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 from transformers.cache_utils import Cache
 
 from tasks.training.completions import pad_left
-from tasks.training.sampling import Sampling, perturb
+from tasks.training.sampling import Sampling, perturb, perturb_in_parts
 from tasks.training.slots import Slots, compiled_layers, one_kernel, one_token_attention
 from tasks.training.tokens import Tokens
 
@@ -43,27 +43,48 @@ def decode(
 ) -> list[list[int]]:
     """New token ids of every prompt, in order, each ending with the first of `stops` or after `max_new_tokens`.
 
-    Greedy without `noise`. `model` is in eval mode. Prompts of like length share a batch, the longest first: memory runs out at once or never. `tick` hears
-    how many prompts each batch answered. `fixed` (default: on CUDA) keeps to few shapes, as graphs need; `compiled` fuses the layers of these graphs.
+    Greedy without `noise`. `model` is in eval mode. Prompts of like length share a batch, the longest first: memory runs out at once or never; if it does,
+    batches are halved. `tick` hears how many prompts each batch answered. `fixed` (default: on CUDA) keeps to few shapes, as graphs need; `compiled` fuses
+    the layers of these graphs.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), tuple(prompts[index])))
     replies: dict[int, list[int]] = {}
     decoder: Decoder | None = None
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
+    while todo := order[len(replies) :]:
+        picked = todo[:batch_size]
         asked = [prompts[index] for index in picked]
         drawn = None if noise is None else Sampling(temperature=noise.temperature, seeds=[noise.seeds[index] for index in picked])
         longest = len(prompts[order[0]]) + max_new_tokens
-        if not _fits(model, longest):
-            found = _generate(model, asked, max_new_tokens=max_new_tokens, stops=stops, pad=pad, noise=drawn)
+        try:
+            if not _fits(model, longest):
+                found = _generate(model, asked, max_new_tokens=max_new_tokens, stops=stops, pad=pad, noise=drawn)
+            else:
+                decoder = decoder or Decoder(model, rows=len(picked), longest=longest, stops=stops, pad=pad, compiled=compiled, fixed=fixed)
+                found = decoder.run(asked, max_new_tokens=max_new_tokens, noise=drawn)
+        except torch.OutOfMemoryError:
+            if len(picked) == 1:
+                raise
+            batch_size, decoder = (len(picked) + 1) // 2, None
         else:
-            decoder = decoder or Decoder(model, rows=len(picked), longest=longest, stops=stops, pad=pad, compiled=compiled, fixed=fixed)
-            found = decoder.run(asked, max_new_tokens=max_new_tokens, noise=drawn)
-        replies.update(zip(picked, found, strict=True))
-        if tick is not None:
-            tick(len(picked))
+            replies.update(zip(picked, found, strict=True))
+            if tick is not None:
+                tick(len(picked))
+            continue
+        logger.warning("GPU memory ran out at %d texts at once; going on with %d (execution.train.generate_batch)", len(picked), batch_size)
+        torch.cuda.empty_cache()  # out here, where the error no longer holds what it ran in
     return [replies[index] for index in range(len(prompts))]
+
+
+def decoding_bytes(model: Any, *, rows: int, longest: int) -> int:
+    """Memory that decoding `rows` texts of `longest` tokens takes beside the weights: keys and values, a prefill's widest moment, and the rows' scores."""
+    config = model.config.get_text_config()
+    size, vocabulary = model.get_input_embeddings().weight.element_size(), model.get_output_embeddings().weight.shape[0]
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    stored = 2 * config.num_hidden_layers * heads * width * size  # a token's
+    read = max(_PREFILL_TOKENS, longest) * (stored + size * (3 * config.intermediate_size + 8 * config.hidden_size))
+    return int(rows * longest * stored + read + rows * vocabulary * (3 * size + 3 * 4))
 
 
 class Decoder:
@@ -87,7 +108,7 @@ class Decoder:
         self.caches: dict[tuple[int, int], Cache] = {}
         self.graphs: dict[tuple[int, int, float], torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if self.graphed else None
-        self.perturb = torch.compile(perturb, dynamic=False) if compiled else perturb
+        self.perturb = torch.compile(perturb, dynamic=False) if compiled else perturb_in_parts  # compiled, nothing lies between
 
     @torch.no_grad()
     def run(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, noise: Sampling | None = None) -> list[list[int]]:

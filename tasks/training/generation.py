@@ -19,7 +19,7 @@ from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.rows import Completion, Request
 from tasks.training.adapted import can_compile
 from tasks.training.completions import score_completions, scored_tokens
-from tasks.training.decoding import Tick, decode
+from tasks.training.decoding import Tick, decode, decoding_bytes
 from tasks.training.guards import Allowed, four_bit, verdicts_fit
 from tasks.training.merging import decoding_weights
 from tasks.training.packing import Bundle
@@ -135,8 +135,8 @@ def _generate(
         return {}
     stops = end_ids(student.tokenizer)
     noise = Sampling(temperature=temperature, seeds=[_row_seed(seed, requests[index]) for index in indices]) if temperature > 0 else None
-    cached = min(settings["batch_size"], len(asked)) * (max(map(len, asked)) + settings["max_new_tokens"])
-    with plain_layers(student.model), decoding_weights(student.model, cached_tokens=cached) as model:
+    rows, longest = min(settings["batch_size"], len(asked)), max(map(len, asked)) + settings["max_new_tokens"]
+    with plain_layers(student.model), decoding_weights(student.model, beside=decoding_bytes(student.model, rows=rows, longest=longest)) as model:
         found = decode(model, asked, stops=stops, pad=_pad(student), noise=noise, tick=tick, **settings)
     return {index: _completion(student, requests[index], ids, set(stops)) for index, ids in zip(indices, found, strict=True)}
 

@@ -59,14 +59,14 @@ class Part(nn.Module):
 
 
 @contextmanager
-def decoding_weights(model: Any, *, cached_tokens: int) -> Iterator[Any]:
-    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and `cached_tokens` of keys and values.
+def decoding_weights(model: Any, *, beside: int) -> Iterator[Any]:
+    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and `beside`, what decoding takes in bytes.
 
     Only modules are exchanged, and put back: weights, adapters and gradients are not touched. Where memory is short, the model as it is.
     """
     found = dict(_mergeable(model))
     size = model.get_input_embeddings().weight.element_size()
-    needed = sum(size * module.in_features * module.out_features for module in found.values()) + cached_tokens * _token_bytes(model, size)
+    needed = sum(size * module.in_features * module.out_features for module in found.values()) + beside
     if found and 1.1 * needed > free_bytes(model.get_input_embeddings().weight.device):
         logger.warning("Decoding with adapters apart, which is slower: merged weights need %.1f GB of free memory", 1.1 * needed / 1e9)
         found = {}
@@ -134,9 +134,3 @@ def _merged(module: Any, dtype: torch.dtype) -> nn.Linear:
     plain.bias = base.bias
     return plain.train(module.training)
 
-
-def _token_bytes(model: Any, size: int) -> int:
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
+_PART = 2**22  # entries that `perturb_in_parts` works on at once: their numbers between take a tenth of a gigabyte, where a batch's would take one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,13 @@ def perturb(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) 
     bits = _scramble(bits ^ high[:, None])  # a second key within: one key alone would give rows permutations of each other's noise
     share = (bits.float() + 0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)  # fine near 0, where the large noise comes from
     return scores.float() / temperature - torch.log1p(share.neg_()).neg_().log_()
+
+
+def perturb_in_parts(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) -> Tensor:
+    """`perturb` of some rows at a time: a vocabulary has 150,000 entries, and what is between scores and result takes many times their memory."""
+    rows = max(1, _PART // scores.shape[1])
+    parts = zip(scores.split(rows), seeds.split(rows), strict=True)
+    return torch.cat([perturb(part, seeds=its, step=step, temperature=temperature) for part, its in parts])
 
 
 def _scramble(bits: Tensor) -> Tensor:

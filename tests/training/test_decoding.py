@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from tasks.training import decoding, slots
-from tasks.training.decoding import Decoder, decode
+from tasks.training.decoding import Decoder, decode, decoding_bytes
 from tasks.training.sampling import Sampling
 
 LENGTHS = (3, 17, 9, 30, 9, 1, 22)
@@ -227,6 +227,39 @@ def test_warming_up_for_a_graph_changes_no_token(model, monkeypatch):
     assert decode(model, prompts(), max_new_tokens=NEW, stops=stops, pad=0, batch_size=16, noise=noise, fixed=True) == want
     assert len(warm) == 3 * len(set(warm))  # every shape was warmed up once, and after that only replayed
     assert len(set(warm)) >= 2
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_where_memory_runs_out_batches_are_halved_and_say_the_same(model, monkeypatch, caplog, sampled):
+    noise = Sampling(temperature=0.9, seeds=list(range(len(LENGTHS)))) if sampled else None
+    asked = {"max_new_tokens": NEW, "stops": [], "pad": 0, "batch_size": 16, "noise": noise}
+    want, run, taken, heard = decode(model, prompts(), **asked), Decoder.run, [], []
+
+    def run_in(most: int) -> Any:
+        def limited(self: Decoder, given: Sequence[Sequence[int]], **how: Any) -> list[list[int]]:
+            if len(given) > most:
+                raise torch.OutOfMemoryError
+            taken.append(len(given))
+            return run(self, given, **how)
+
+        return limited
+
+    monkeypatch.setattr(Decoder, "run", run_in(3))
+    assert decode(model, prompts(), **asked, tick=heard.append) == want
+    assert taken == heard == [2, 2, 2, 1]  # 7 did not fit, nor did 4
+    assert "ran out at 4 texts at once; going on with 2" in caplog.text
+    monkeypatch.setattr(Decoder, "run", run_in(0))
+    with pytest.raises(torch.OutOfMemoryError):
+        decode(model, prompts(), **asked)
+
+
+def test_what_decoding_takes_counts_the_storage_and_grows_with_rows(model):
+    decoder = Decoder(model, rows=7, longest=48, stops=[], pad=0)
+    decoder.run(prompts(), max_new_tokens=4)
+    stored = sum(each.nbytes for layer in decoder.storage for each in layer)
+    few, many = (decoding_bytes(model, rows=rows, longest=48) for rows in (7, 14))
+    assert many - few == stored + 7 * model.config.vocab_size * 24
+    assert few > stored
 
 
 @pytest.mark.gpu

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from tasks.training.sampling import perturb
+from tasks.training import sampling
+from tasks.training.sampling import perturb, perturb_in_parts
 
 
 def test_noise_draws_from_the_softmax():
@@ -38,3 +39,11 @@ def test_no_row_has_the_noise_of_another_in_another_order():
     rows = torch.zeros(200, 1 << 14)
     drawn = [perturb(rows, seeds=torch.arange(start, start + 200), step=torch.tensor([0]), temperature=1.0) for start in range(0, 2000, 200)]
     assert len({tuple(largest) for part in drawn for largest in part.topk(3).values.tolist()}) == 2000
+
+
+@pytest.mark.parametrize("part", [1, 100, 256, 10**6])
+def test_noise_in_parts_is_the_same_noise(monkeypatch, part):
+    monkeypatch.setattr(sampling, "_PART", part)
+    how = {"seeds": torch.arange(10), "step": torch.tensor([2]), "temperature": 0.7}
+    scores = torch.randn(10, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(perturb_in_parts(scores, **how), perturb(scores, **how))

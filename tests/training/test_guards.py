@@ -193,6 +193,19 @@ def test_rows_that_keep_to_themselves_pass(nf4, neighbours):
     assert guards.packing_is_exact(nf4.model, neighbours) < 0.5
 
 
+def test_rounding_that_moves_a_verdict_but_not_a_text_passes(nf4):
+    """Products of another shape round differently: on a GPU in bf16 a completion of two tokens came out 0.6 nats off, and the student was refused."""
+    said = {f"Did number {number} weigh more than {number + 40} other numbers of its kind?": " Yes" for number in range(6)}
+    rows = [Bundle.of(tokenize_example(nf4.tokenizer, prompt=prompt, completion=completion)) for prompt, completion in said.items()]
+
+    def rounded(module: Any, given: Any, found: torch.Tensor) -> torch.Tensor:
+        chance = torch.Generator().manual_seed(found.shape[1])
+        return found + 0.2 * found.std() * torch.randn(found.shape, generator=chance).to(found.dtype)
+
+    nf4.model.get_base_model().model.norm.register_forward_hook(rounded)
+    assert guards.packing_is_exact(nf4.model, rows) > 0.5
+
+
 def test_a_neighbour_that_is_seen_however_little_is_noticed(nf4, neighbours):
     layer = nf4.model.get_base_model().model.layers[0]
     layer.register_forward_hook(lambda module, given, found: found + 0.02 * found.mean(dim=1, keepdim=True))

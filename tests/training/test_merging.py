@@ -40,7 +40,7 @@ def test_an_adapter_speaks_merged_or_not(model, merged):
     if not merged:
         assert decode(tuned, prompts(), max_new_tokens=NEW, stops=[], pad=0, batch_size=4) == want
         return
-    with decoding_weights(tuned, cached_tokens=0) as spelled_out:
+    with decoding_weights(tuned, beside=0) as spelled_out:
         assert not any(hasattr(module, "lora_A") for module in spelled_out.modules())
         assert decode(spelled_out, prompts(), max_new_tokens=NEW, stops=[], pad=0, batch_size=4) == want
 
@@ -53,7 +53,7 @@ def test_merging_leaves_weights_adapters_and_gradients_as_they_were(model):
     assert sum(grad is not None for _, _, grad in state.values()) > 0
 
     def fail() -> None:
-        with decoding_weights(tuned, cached_tokens=0) as spelled_out:
+        with decoding_weights(tuned, beside=0) as spelled_out:
             decode(spelled_out, prompts(), max_new_tokens=2, stops=[], pad=0, batch_size=4)
             raise KeyError
 
@@ -70,7 +70,7 @@ def test_merging_leaves_weights_adapters_and_gradients_as_they_were(model):
 
 def test_without_memory_for_a_copy_the_model_is_decoded_as_it_is(model, caplog):
     tuned = adapted(model)
-    with decoding_weights(tuned, cached_tokens=10**15) as same:
+    with decoding_weights(tuned, beside=10**18) as same:
         assert any(hasattr(module, "lora_A") for module in same.modules())
     assert "adapters apart" in caplog.text
 
@@ -87,7 +87,7 @@ def test_four_bit_layers_are_spelled_out_with_their_adapter_in_float32(model):
     want = bitsandbytes.functional.dequantize_4bit(packed.weight.data, packed.weight.quant_state).float()
     want = want + 2.0 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)  # alpha / rank
     before = packed.weight.data.clone()
-    with decoding_weights(tuned, cached_tokens=0):
+    with decoding_weights(tuned, beside=0):
         assert torch.allclose(tuned.get_submodule(name).weight, want, atol=1e-6)
     assert torch.equal(packed.weight.data, before)
     assert tuned.get_submodule(name).get_base_layer() is packed

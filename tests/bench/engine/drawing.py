@@ -50,7 +50,8 @@ def ours(job: Job) -> Row:
 def loop(job: Job, side: str) -> Row:
     """`model.generate` with `num_return_sequences`: `seeds` with the adapter beside the weights, `best` with it merged."""
     student = _student(job, side)
-    stops, pad = end_ids(student.tokenizer), student.tokenizer.pad_token_id
+    stops = end_ids(student.tokenizer)
+    pad = stops[0] if student.tokenizer.pad_token_id is None else student.tokenizer.pad_token_id
     drawing = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0, "num_return_sequences": SAMPLES}
 
     def draw(prompts: list[str], *, most: int) -> list[Length]:

@@ -17,7 +17,7 @@ from tasks.training import processes
 from tasks.training.adapted import lean
 from tasks.training.attention import NAME
 from tasks.training.completions import score_completions
-from tasks.training.decoding import Decoder
+from tasks.training.decoding import Decoder, decoding_bytes
 from tasks.training.memory import GIB
 from tasks.training.merging import decoding_weights
 from tasks.training.order import WindowOrder
@@ -110,7 +110,7 @@ def generate_seconds(job: Job) -> Generated:
     prompts = job.prompts()
     longest = len(prompts[0]) + job.new_tokens
     student.model.eval()
-    with decoding_weights(student.model, cached_tokens=len(prompts) * longest) as model:
+    with decoding_weights(student.model, beside=decoding_bytes(student.model, rows=len(prompts), longest=longest)) as model:
         decoder = Decoder(model, rows=len(prompts), longest=longest, stops=[], pad=0, compiled=not job.cpu)
         decoder.run(prompts, max_new_tokens=job.new_tokens)
         total = min(timed(lambda: decoder.run(prompts, max_new_tokens=job.new_tokens)) for _ in range(3))
