@@ -60,7 +60,7 @@ class Part(nn.Module):
 
 @contextmanager
 def decoding_weights(model: Any, *, beside: int) -> Iterator[Any]:
-    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and `beside`, what decoding takes in bytes.
+    """The model with adapters merged into linear layers and 4-bit layers spelled out, where free memory holds a copy and the bytes `beside` it.
 
     Only modules are exchanged, and put back: weights, adapters and gradients are not touched. Where memory is short, the model as it is.
     """

@@ -37,7 +37,7 @@ def perturb(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) 
 def perturb_in_parts(scores: Tensor, *, seeds: Tensor, step: Tensor, temperature: float) -> Tensor:
     """`perturb` of some rows at a time: a vocabulary has 150,000 entries, and what is between scores and result takes many times their memory."""
     rows = max(1, _PART // scores.shape[1])
-    parts = zip(scores.split(rows), seeds.split(rows), strict=True)
+    parts = zip(torch.split(scores, rows), torch.split(seeds, rows), strict=True)
     return torch.cat([perturb(part, seeds=its, step=step, temperature=temperature) for part, its in parts])
 
 
