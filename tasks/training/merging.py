@@ -133,4 +133,3 @@ def _merged(module: Any, dtype: torch.dtype) -> nn.Linear:
     plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     plain.bias = base.bias
     return plain.train(module.training)
-
