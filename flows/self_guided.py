@@ -83,13 +83,13 @@ class _Loop:
     async def round(self, state: Opened) -> RoundMade | None:
         """Redraft, sample, pair, train, read; None where there is nothing to train on."""
         recipe, run, turn, parent = self.plan.recipe, self.plan.context, state.turn, state.parent.adapter
-        rules, length = recipe.loop, recipe.align.max_length
+        rules = recipe.loop
         train, dev = await self.redraft("train", parent), await self.redraft("dev", parent)
         attempts = await self.explore("train", train, student=parent, seed=turn.seed)
         pairs = await pair_round(
             run, attempts=attempts, drafted=train, curated=self.corpus.curated, first=self.students.pairs, student=self.corpus.student, adapter=parent,
             benchmark=recipe.benchmark, arm=rules.explore.arm, recipe=recipe.pair, max_similarity=rules.max_similarity, replay=rules.replay,
-            max_length=length, numbers=recipe.student, seed=turn.seed,
+            max_length=recipe.align.max_length, numbers=recipe.student, seed=turn.seed,
         )  # fmt: skip
         if not pairs.rows:
             return None
@@ -100,7 +100,7 @@ class _Loop:
         gauged = await gauge(
             run, pairs=pairs, first=self.students.pairs, dev=dev, student=self.corpus.student, candidate=student, accepted=parent,
             track_b=self.students.adapters["track_b"], benchmark=recipe.benchmark, arm=rules.explore.arm, questions=rules.gate.drift_questions,
-            max_new_tokens=recipe.grade.max_new_tokens, max_length=length, allow=recipe.guards.allow, numbers=recipe.student, seed=turn.seed,
+            max_new_tokens=recipe.grade.max_new_tokens, allow=recipe.guards.allow, numbers=recipe.student, seed=turn.seed,
         )  # fmt: skip
         read, before = await self.read(dev, student=student, name=f"round-{turn.number}"), await self.read(dev, student=parent, name=state.parent_reading)
         return RoundMade(attempts=attempts, pairs=pairs, student=student, read=read, parent=before, gauged=gauged)

@@ -29,7 +29,6 @@ async def gauge(
     arm: str,
     questions: int,
     max_new_tokens: int,
-    max_length: int,
     allow: tuple[str, ...],
     numbers: Student,
     seed: int,
@@ -62,7 +61,6 @@ async def gauge(
             name=f"read by {reader}",
             weights=work.weights(student, adapter, numbers),
             texts=f"{reader}.parquet",
-            max_length=max_length,
             machine=work.machine,
             out=f"{reader}-likelihoods.parquet",
         )

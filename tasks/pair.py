@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import AnswerStep, ReferenceStep
+from tasks.contracts.jobs import AnswerStep, ReferenceStep, StepResult
 from tasks.contracts.recipes import PairRecipe, Student
 from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Request, Taught
 from tasks.logic.asking import arm_requests
@@ -53,7 +53,8 @@ async def pair(
     )
     (_, referenced) = await work.run(sampling, reference)
     pairs = with_disagreement(read_rows(work.folder / referenced.out, Pair), work.root.read(taught, Taught))
-    summary = {"questions": len({row.qid for row in rows}), "samples": len(requests), "turned_away": built.turned_away, "sampling": sampled.summary}
+    turned_away = {**built.turned_away, **_too_long(referenced)}
+    summary = {"questions": len({row.qid for row in rows}), "samples": len(requests), "turned_away": turned_away, "sampling": sampled.summary}
     return Table(pairs, Pair, summary)
 
 
@@ -84,7 +85,7 @@ async def pair_no_draft(
         out="referenced.parquet",
     )
     (referenced,) = await work.run(reference)
-    return Table(read_rows(work.folder / referenced.out, Pair), Pair, counts)
+    return Table(read_rows(work.folder / referenced.out, Pair), Pair, {**counts, "turned_away": _too_long(referenced)})
 
 
 @table_stage("pair-round", version=1, run_name="pair {attempts.rows} samples")
@@ -132,4 +133,10 @@ async def pair_round(
         out="referenced.parquet",
     )
     (referenced,) = await work.run(reference)
+    summary["turned_away"] = {**built.turned_away, **_too_long(referenced)}
     return Table(read_rows(work.folder / referenced.out, Pair), Pair, summary)
+
+
+def _too_long(referenced: StepResult) -> dict[str, int]:
+    """The pairs that the reference pass left out, for what else turned pairs away."""
+    return {"too_long": count} if (count := referenced.summary["too_long"]) else {}

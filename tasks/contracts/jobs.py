@@ -87,7 +87,7 @@ class AnswerStep(_Spec):
 
 
 class ReferenceStep(_Spec):
-    """Fill `reference_chosen`, `reference_rejected` and `reference` of `Pair` rows under `weights`."""
+    """Fill `reference_chosen`, `reference_rejected` and `reference` of `Pair` rows under `weights`; leave out those that are too long."""
 
     kind: Literal["reference"] = "reference"
     weights: Weights
@@ -105,7 +105,6 @@ class ScoreStep(_Spec):
     name: str
     weights: Weights
     texts: str  # Parquet of Spoken; an earlier step may have written it
-    max_length: int
     machine: Machine
     out: str
 

@@ -21,23 +21,30 @@ from tasks.training.progress import Report
 from tasks.training.student import Student, load_student
 from tasks.training.tokens import Tokens, tokenize_example
 
-SETTING = "recipe.align.max_length"  # how long a text may be that a student is trained on or read with
+SETTING = "recipe.align.max_length"  # how long a text may be that a student is trained on
 
 
 def run_reference(step: ReferenceStep, folder: Path, report: Report) -> dict[str, Any]:
-    """Do one ReferenceStep: both completions of every pair under the adapter that preference training starts from."""
+    """Do one ReferenceStep: both completions of every pair under the adapter that preference training starts from.
+
+    A pair with a side of more than `max_length` tokens is left out and counted; GuardError where that is every pair.
+    """
     pairs = read_rows(folder / step.pairs, Pair)
     student = _loaded(step, folder)
     rows = tokenize_pairs(student.tokenizer, pairs)
-    longest = fits(rows, pairs, max_length=step.max_length) if pairs else 0
-    bundles = [Bundle.of(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
-    read = _read(student, bundles, machine=step.machine, report=report, noun="pairs")
+    sides = zip(rows[::2], rows[1::2], strict=True)
+    kept = [(pair, side) for pair, side in zip(pairs, sides, strict=True) if max(len(each.ids) for each in side) <= step.max_length]
+    if pairs and not kept:
+        fits(rows, pairs, max_length=step.max_length)
+    read = _read(student, [Bundle.of(*side) for _, side in kept], machine=step.machine, report=report, noun="pairs")
     filled = [
-        replace(pair, reference_chosen=chosen, reference_rejected=rejected, reference=step.digest) for pair, (chosen, rejected) in zip(pairs, read, strict=True)
+        replace(pair, reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)
+        for (pair, _), (chosen, rejected) in zip(kept, read, strict=True)
     ]
     if rank() == 0:
         write_rows(folder / step.out, filled, Pair)
-    return {"pairs": len(pairs), "longest_row": longest, "device": str(student.device)}
+    longest = max((len(each.ids) for _, side in kept for each in side), default=0)
+    return {"pairs": len(filled), "too_long": len(pairs) - len(filled), "longest_row": longest, "device": str(student.device)}
 
 
 def run_score(step: ScoreStep, folder: Path, report: Report) -> dict[str, Any]:
@@ -45,12 +52,11 @@ def run_score(step: ScoreStep, folder: Path, report: Report) -> dict[str, Any]:
     texts = read_rows(folder / step.texts, Spoken)
     student = _loaded(step, folder)
     rows = [tokenize_example(student.tokenizer, prompt=text.prompt, completion=text.completion) for text in texts]
-    longest = labels_survive(rows, [text.role for text in texts], max_length=step.max_length, setting=SETTING) if texts else 0
     read = _read(student, [Bundle.of(row) for row in rows], machine=step.machine, report=report, noun="texts")
     found = [Likelihood(qid=text.qid, role=text.role, tokens=row.completion, nats=nats) for text, row, (nats,) in zip(texts, rows, read, strict=True)]
     if rank() == 0:
         write_rows(folder / step.out, found, Likelihood)
-    return {"texts": len(texts), "longest_row": longest, "device": str(student.device)}
+    return {"texts": len(texts), "longest_row": max((len(row.ids) for row in rows), default=0), "device": str(student.device)}
 
 
 def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> list[Tokens]:

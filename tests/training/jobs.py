@@ -166,7 +166,6 @@ def score_step(folder: Path, model: Path, rows: Sequence[Spoken], **changes: obj
         name="read",
         weights=weights(model, adapter="adapter"),
         texts="texts.parquet",
-        max_length=200,
         machine=MACHINE,
         out="likelihoods.parquet",
     )

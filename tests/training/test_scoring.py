@@ -49,9 +49,19 @@ def test_texts_are_as_likely_as_transformers_says(tiny: Path, folder: Path) -> N
         assert row.nats == pytest.approx(want, abs=1e-3)
 
 
-def test_a_text_longer_than_allowed_is_refused_before_any_is_read(tiny: Path, folder: Path) -> None:
-    with pytest.raises(GuardError, match=r"recipe\.align\.max_length = 20 would cut the end off .* of 4 rows \(chosen 2, rejected 2\)"):
-        run_score(score_step(folder, tiny, spoken(pairs(2)), max_length=20), folder, silent)
+def test_pairs_too_long_to_train_on_are_left_out_and_counted_unless_all_are(tiny: Path, folder: Path) -> None:
+    long = [replace(pair, rejected=f"{pair.rejected} {'so ' * 150}") if place % 3 == 1 else pair for place, pair in enumerate(pairs(9))]
+    summary = run_reference(reference_step(folder, tiny, long, max_length=120), folder, silent)
+    kept = read_rows(folder / "referenced.parquet", Pair)
+    assert [pair.rejected for pair in kept] == [pair.rejected for place, pair in enumerate(long) if place % 3 != 1]
+    assert summary["too_long"] == 3
+    assert summary["longest_row"] <= 120
+    alone = {pair.qid: pair.reference_rejected for pair in kept}
+    run_reference(reference_step(folder, tiny, [pair for pair in long if pair.qid in alone], max_length=120), folder, silent)
+    again = {pair.qid: pair.reference_rejected for pair in read_rows(folder / "referenced.parquet", Pair)}
+    assert again == pytest.approx(alone, abs=1e-3)
+    with pytest.raises(GuardError, match=r"recipe\.align\.max_length = 20 would cut the end off .* of 18 rows"):
+        run_reference(reference_step(folder, tiny, long, max_length=20), folder, silent)
 
 
 def test_a_job_reads_what_there_is_even_nothing(tiny: Path, tmp_path: Path) -> None:
