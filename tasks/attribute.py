@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from tasks.contracts.artifacts import ArtifactRoot, ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import TEXTS, TOKENS, AnswerStep, AttributeStep
 from tasks.contracts.recipes import Attribute, Student
-from tasks.contracts.rows import Arm, Attributable, Attributed, Completion, Drafted, Request, TokenShare
+from tasks.contracts.rows import Arm, Attributable, Attributed, Completion, Drafted, TokenShare
 from tasks.logic.ablations import shuffled
 from tasks.logic.asking import arm_requests
 from tasks.logic.attribution import attributables, attribution_evidence
@@ -46,23 +46,11 @@ async def attribute(
     sides += [] if same else [(BEFORE, "own", before, rows)]
 
     def answer(model: str, draft: str, adapter: ModelRef, asked: Sequence[Drafted]) -> AnswerStep:
-        file = f"{model}-{draft}"
-        write_rows(work.folder / f"{file}.parquet", arm_requests(asked, arm=Arm.REWRITE, benchmark=wording), Request)
-        return AnswerStep(
-            name=f"{model} with {draft} drafts",
-            weights=work.weights(student, adapter, numbers),
-            requests=f"{file}.parquet",
-            max_new_tokens=max_new_tokens,
-            temperature=0.0,
-            allow=allow,
-            seed=seed,
-            machine=work.machine,
-            out=f"{file}-chains.parquet",
-        )
+        requests, weights = arm_requests(asked, arm=Arm.REWRITE, benchmark=wording), work.weights(student, adapter, numbers)
+        return work.answering(requests, name=f"{model} with {draft} drafts", weights=weights, max_new_tokens=max_new_tokens, allow=allow, seed=seed)
 
-    def explain(model: str, draft: str, adapter: ModelRef, asked: Sequence[Drafted]) -> AttributeStep:
-        file = f"{model}-{draft}"
-        chains = read_rows(work.folder / f"{file}-chains.parquet", Completion)
+    def explain(model: str, draft: str, adapter: ModelRef, asked: Sequence[Drafted], answered: AnswerStep) -> AttributeStep:
+        file, chains = f"{model}-{draft}", read_rows(work.folder / answered.out, Completion)
         write_rows(work.folder / f"{file}-texts.parquet", attributables(asked, chains, model=model, draft=draft, benchmark=wording), Attributable)
         return AttributeStep(
             name=f"why {model} says so, {draft} drafts",
@@ -75,7 +63,7 @@ async def attribute(
 
     answers = [answer(*side) for side in sides]
     await work.run(*answers)
-    done = (await work.run(*answers, *(explain(*side) for side in sides)))[len(answers) :]
+    done = (await work.run(*answers, *(explain(*side, answered) for side, answered in zip(sides, answers, strict=True))))[len(answers) :]
     texts = [row for each in done for row in read_rows(work.folder / each.out / TEXTS, Attributed)]
     tokens = [row for each in done for row in read_rows(work.folder / each.out / TOKENS, TokenShare)]
     if same:

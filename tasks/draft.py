@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import AnswerStep
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows
 from tasks.contracts.recipes import Student
-from tasks.contracts.rows import Completion, Drafted, Question, Request
+from tasks.contracts.rows import Completion, Drafted, Question
 from tasks.logic.asking import draft_requests, drafted
 from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
@@ -29,18 +28,8 @@ async def draft(
     """Greedy drafts of one split by a frozen drafter: the student as it was, or with the `adapter` that was last accepted."""
     wording = get_benchmark(benchmark)
     rows = work.root.read(questions, Question)
-    write_rows(work.folder / "requests.parquet", draft_requests(rows, benchmark=wording), Request)
-    step = AnswerStep(
-        name=f"draft {split}",
-        weights=work.weights(student, adapter, numbers),
-        requests="requests.parquet",
-        max_new_tokens=max_new_tokens,
-        temperature=0.0,
-        allow=(),
-        seed=seed,
-        machine=work.machine,
-        out="completions.parquet",
-    )
+    asked, weights = draft_requests(rows, benchmark=wording), work.weights(student, adapter, numbers)
+    step = work.answering(asked, name=f"draft {split}", weights=weights, max_new_tokens=max_new_tokens, seed=seed)
     (done,) = await work.run(step)
     completions = read_rows(work.folder / done.out, Completion)
     made = drafted(rows, completions, benchmark=wording, drafter=(adapter or student).digest)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prefect.logging import get_run_logger
 
-from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.recipes import Explore, Student
 from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Request
@@ -43,17 +43,8 @@ async def explore(
     weights = work.weights(student, adapter, numbers)
 
     def step(name: str, requests: Sequence[Request], *, temperature: float) -> AnswerStep:
-        write_rows(work.folder / f"{name}.parquet", requests, Request)
-        return AnswerStep(
-            name=f"explore {split}, {name}",
-            weights=weights,
-            requests=f"{name}.parquet",
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            allow=allow,
-            seed=seed,
-            machine=work.machine,
-            out=f"{name}-completions.parquet",
+        return work.answering(
+            requests, name=f"explore {split}, {name}", weights=weights, max_new_tokens=max_new_tokens, temperature=temperature, allow=allow, seed=seed
         )
 
     steps = [step("samples", arm_requests(rows, arm=arm, benchmark=wording, samples=recipe.samples), temperature=recipe.temperature)]

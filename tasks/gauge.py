@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import AnswerStep, ScoreStep
+from tasks.contracts.jobs import ScoreStep
 from tasks.contracts.recipes import Student
-from tasks.contracts.rows import Arm, Completion, Drafted, Gauged, Likelihood, Pair, Request, Spoken
+from tasks.contracts.rows import Arm, Completion, Drafted, Gauged, Likelihood, Pair, Spoken
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.gauging import gauged, gauged_texts, read_by
@@ -38,18 +38,8 @@ async def gauge(
     Temperature 1, so that the mean log-ratio of its own texts is an estimate of its divergence from Track B.
     """
     asked = arm_requests(work.root.read(dev, Drafted)[:questions], arm=Arm(arm), benchmark=get_benchmark(benchmark))
-    write_rows(work.folder / "requests.parquet", asked, Request)
-    drawing = AnswerStep(
-        name="draw on dev",
-        weights=work.weights(student, candidate, numbers),
-        requests="requests.parquet",
-        max_new_tokens=max_new_tokens,
-        temperature=1.0,
-        allow=allow,
-        seed=seed,
-        machine=work.machine,
-        out="drawn.parquet",
-    )
+    weights = work.weights(student, candidate, numbers)
+    drawing = work.answering(asked, name="draw on dev", weights=weights, max_new_tokens=max_new_tokens, temperature=1.0, allow=allow, seed=seed)
     (drawn,) = await work.run(drawing)
     replies = read_rows(work.folder / drawn.out, Completion)
     texts = gauged_texts(work.root.read(pairs, Pair), work.root.read(first, Pair), asked, replies)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import AnswerStep, ReferenceStep, StepResult
+from tasks.contracts.jobs import ReferenceStep, StepResult
 from tasks.contracts.recipes import PairRecipe, Student
-from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Request, Taught
+from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Taught
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement, without_drafts
@@ -32,18 +32,9 @@ async def pair(
     wording = get_benchmark(benchmark)
     rows = pair_questions(work.root.read(curated, Curated))
     requests = [request for arm in recipe.arms for request in arm_requests(rows, arm=Arm(arm), benchmark=wording, samples=recipe.samples)]
-    write_rows(work.folder / "requests.parquet", requests, Request)
     weights = work.weights(student, track_b, numbers)
-    sampling = AnswerStep(
-        name="sample for pairs",
-        weights=weights,
-        requests="requests.parquet",
-        max_new_tokens=recipe.max_new_tokens,
-        temperature=recipe.temperature,
-        allow=allow,
-        seed=seed,
-        machine=work.machine,
-        out="samples.parquet",
+    sampling = work.answering(
+        requests, name="sample for pairs", weights=weights, max_new_tokens=recipe.max_new_tokens, temperature=recipe.temperature, allow=allow, seed=seed
     )
     (sampled,) = await work.run(sampling)
     built = build_pairs(rows, read_rows(work.folder / sampled.out, Completion), recipe=recipe, benchmark=wording, seed=seed)

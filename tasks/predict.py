@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.readings import SAMPLED, Chains
 from tasks.contracts.recipes import Student
@@ -45,18 +45,8 @@ async def predict(
     weights = work.weights(student, adapter, numbers)
 
     def step(name: str, requests: Sequence[Request], *, temperature: float = 0.0) -> AnswerStep:
-        file = name.replace(" ", "-")
-        write_rows(work.folder / f"{file}.parquet", requests, Request)
-        return AnswerStep(
-            name=f"{model} on {split}, {name}",
-            weights=weights,
-            requests=f"{file}.parquet",
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            allow=allow,
-            seed=seed,
-            machine=work.machine,
-            out=f"{file}-completions.parquet",
+        return work.answering(
+            requests, name=f"{model} on {split}, {name}", weights=weights, max_new_tokens=max_new_tokens, temperature=temperature, allow=allow, seed=seed
         )
 
     asked = {arm: greedy_requests(some, arm=arm, benchmark=wording, seed=seed) for arm, some in read.items() if arm not in SAMPLED}

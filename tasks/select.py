@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import AnswerStep
+from tasks.contracts.artifacts import ModelRef, TableRef, read_rows
 from tasks.contracts.recipes import Student
-from tasks.contracts.rows import Completion, Drafted, Request
+from tasks.contracts.rows import Completion, Drafted
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.selection import TEMPERATURE, Way, chosen, selection_counts, selection_requests, usefulness
 from tasks.stage import Table, Work, table_stage
@@ -30,18 +29,8 @@ async def select(
     requests = selection_requests(rows, how=how, benchmark=wording)
     scores = {}
     if requests:
-        write_rows(work.folder / "requests.parquet", requests, Request)
-        step = AnswerStep(
-            name="select",
-            weights=work.weights(student, None, numbers),
-            requests="requests.parquet",
-            max_new_tokens=max_new_tokens,
-            temperature=TEMPERATURE,
-            allow=(),
-            seed=seed,
-            machine=work.machine,
-            out="completions.parquet",
-        )
+        weights = work.weights(student, None, numbers)
+        step = work.answering(requests, name="select", weights=weights, max_new_tokens=max_new_tokens, temperature=TEMPERATURE, seed=seed)
         (done,) = await work.run(step)
         scores = usefulness(read_rows(work.folder / done.out, Completion), how=how, benchmark=wording)
     kept = chosen(rows, scores, share=share, seed=seed)

@@ -13,7 +13,7 @@ import functools
 import shutil
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
@@ -22,10 +22,11 @@ from filelock import FileLock
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest
+from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest, write_rows
 from tasks.contracts.failures import SocratuneError
-from tasks.contracts.jobs import Job, Machine, Step, StepResult, Weights
+from tasks.contracts.jobs import AnswerStep, Job, Machine, Step, StepResult, Weights
 from tasks.contracts.recipes import Execution, Student
+from tasks.contracts.rows import Request
 from tasks.foresee import foreseen
 from tasks.watch import Progress, reporting
 
@@ -98,6 +99,24 @@ class Work:
             adapter=str(self.root.absolute(adapter)) if adapter else "",
             quantization=numbers.quantization,
             dtype=numbers.dtype,
+        )
+
+    def answering(
+        self, requests: Sequence[Request], *, name: str, weights: Weights, max_new_tokens: int, seed: int, temperature: float = 0.0, allow: tuple[str, ...] = ()
+    ) -> AnswerStep:
+        """A step that replies to these requests, which are written for it; no two of a stage have the same name."""
+        file = name.replace(",", "").replace(" ", "-")
+        write_rows(self.folder / f"{file}.parquet", requests, Request)
+        return AnswerStep(
+            name=name,
+            weights=weights,
+            requests=f"{file}.parquet",
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            allow=allow,
+            seed=seed,
+            machine=self.machine,
+            out=f"{file}-completions.parquet",
         )
 
     @property

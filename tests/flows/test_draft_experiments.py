@@ -36,7 +36,7 @@ def test_an_attribution_that_was_killed_goes_on_and_a_second_run_computes_nothin
     pipeline.changes |= CHANGES
     pipeline.run(until="train")
     pipeline.kill_when(explaining, until="evaluate")
-    assert any(pipeline.root.glob("data/.work/attribute-*/*-chains.parquet"))
+    assert any(pipeline.root.glob("data/.work/attribute-*/*-completions.parquet"))
     assert not list(pipeline.root.glob("data/attribute/*/artifact.json"))
     pipeline.run(until="evaluate")
     made = pipeline.made_at()
