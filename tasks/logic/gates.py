@@ -94,7 +94,7 @@ def hardest_third(attempts: Sequence[Attempt], read: Sequence[Prediction]) -> fr
 def gate(found: Standing, *, parent: Standing, start: Standing, best: float, gold_yes: float, recipe: Gate) -> list[Check]:
     """Every condition, passed or not, in the order of the recipe; the student is accepted where all are passed.
 
-    `best` is the highest accuracy of an accepted student or the start so far, `gold_yes` the share of yes among dev's labels. What was not measured fails
+    `best` is the highest accuracy of the parent and those it descends from, `gold_yes` the share of yes among dev's labels. What was not measured fails
     and says so, except the log-ratio of fresh chosen texts in a round without any.
     """
     return [

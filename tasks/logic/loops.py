@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Align, Loop, Stop
 from tasks.contracts.rows import Round
 from tasks.logic.gates import significant
@@ -37,9 +38,18 @@ def made_up(due: str, rounds: Sequence[Round]) -> bool:
     return any(due < each.started_at for each in rounds if each.number)
 
 
+def line(rounds: Sequence[Round], label: str) -> list[Round]:
+    """The student of that label and those it descends from, the start last. What was reverted, or taken back by a person, is not among them; nor is a run."""
+    labelled, found = {round_label(each.number): each for each in rounds}, []
+    while label in labelled:
+        found.append(labelled.pop(label))
+        label = found[-1].parent
+    return found
+
+
 def best_round(rounds: Sequence[Round]) -> Round:
-    """The start or the accepted round that is right most often on dev; ties: the earlier."""
-    return max((each for each in rounds if each.verdict != "reverted"), key=lambda each: (each.accuracy, -each.number))
+    """The one whose student is right most often on dev; ties: the earlier."""
+    return max(rounds, key=lambda each: (each.accuracy, -each.number))
 
 
 def pair_yield(each: Round) -> float:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.contracts.loops import round_label
 from tasks.contracts.profiles import load_profile
 from tasks.contracts.recipes import Recipe, Stop
 from tasks.contracts.rows import Round
-from tasks.logic.loops import best_round, made_up, next_turn, pair_yield, stop_reason
+from tasks.logic.loops import best_round, line, made_up, next_turn, pair_yield, stop_reason
 
 STOP = Stop(max_rounds=6, rejections=2, flat_rounds=2, min_pair_yield=0.3)
 PLAIN = {str: "", int: 0, float: math.nan, "str": "", "int": 0, "float": math.nan, "tuple[str, ...]": ()}
@@ -124,14 +125,24 @@ def test_of_many_missed_firings_one_is_made_up() -> None:
     assert not made_up("2026-01-06T02:00:00.000+00:00", rounds)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["accepted", "reverted"]), st.integers(0, 20)), max_size=8))
-def test_the_best_round_was_accepted_and_nothing_accepted_beats_it(made: list[tuple[str, int]]) -> None:
-    rounds = [replace(START, accuracy=0.5), *(a_round(1, verdict, accuracy=right / 20) for verdict, right in made)]
-    rounds = [replace(each, number=number) for number, each in enumerate(rounds)]
-    best = best_round(rounds)
-    held = [each for each in rounds if each.verdict != "reverted"]
-    assert best in held
-    assert all(each.accuracy < best.accuracy or each.number >= best.number for each in held if each.accuracy >= best.accuracy)
+@given(st.lists(st.tuples(st.sampled_from(["accepted", "reverted", "taken back"]), st.integers(0, 20)), max_size=8))
+def test_the_best_of_a_line_was_kept_and_nothing_kept_beats_it(made: list[tuple[str, int]]) -> None:
+    rounds, kept = [replace(START, parent="start", accuracy=0.5)], [0]
+    for number, (fate, right) in enumerate(made, start=1):
+        verdict = "reverted" if fate == "reverted" else "accepted"
+        rounds.append(replace(a_round(1, verdict, accuracy=right / 20), number=number, parent=round_label(kept[-1])))
+        kept += [number] if fate == "accepted" else []
+    descended = line(rounds, round_label(kept[-1]))
+    assert [each.number for each in descended] == kept[::-1]
+    best = best_round(descended)
+    assert best.accuracy == max(rounds[number].accuracy for number in kept)
+    assert best.number == min(number for number in kept if rounds[number].accuracy == best.accuracy)
+
+
+def test_a_promoted_run_descends_from_no_round() -> None:
+    rounds = [replace(START, parent="start"), gained(1, parent="start"), gained(2, parent="demo-20260101T000000Z")]
+    assert line(rounds, "demo-20260101T000000Z") == []
+    assert [each.number for each in line(rounds, "round 2")] == [2]
 
 
 def test_replayed_pairs_are_no_yield() -> None:
