@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
-from tasks.contracts.jobs import ReferenceStep, StepResult
+from tasks.contracts.jobs import ReferenceStep, StepResult, Weights
 from tasks.contracts.recipes import PairRecipe, Student
 from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Taught
 from tasks.logic.asking import arm_requests
@@ -38,10 +40,7 @@ async def pair(
     )
     (sampled,) = await work.run(sampling)
     built = build_pairs(rows, read_rows(work.folder / sampled.out, Completion), recipe=recipe, benchmark=wording, seed=seed)
-    write_rows(work.folder / "pairs.parquet", built.pairs, Pair)
-    reference = ReferenceStep(
-        weights=weights, digest=track_b.digest, pairs="pairs.parquet", max_length=max_length, machine=work.machine, out="referenced.parquet"
-    )
+    reference = _reference(work, built.pairs, weights=weights, digest=track_b.digest, max_length=max_length)
     (_, referenced) = await work.run(sampling, reference)
     pairs = with_disagreement(read_rows(work.folder / referenced.out, Pair), work.root.read(taught, Taught))
     turned_away = {**built.turned_away, **_too_long(referenced)}
@@ -66,16 +65,7 @@ async def pair_no_draft(
     counts = {"pairs": len(bare), "taken_out": sum(pair.arm == Arm.NO_DRAFT for pair in bare)}
     if not bare:
         return Table([], Pair, {**counts, "note": "no preference pair to train on: the twin is Track B itself, as the aligned model is"})
-    write_rows(work.folder / "pairs.parquet", bare, Pair)
-    reference = ReferenceStep(
-        weights=work.weights(student, track_b, numbers),
-        digest=track_b.digest,
-        pairs="pairs.parquet",
-        max_length=max_length,
-        machine=work.machine,
-        out="referenced.parquet",
-    )
-    (referenced,) = await work.run(reference)
+    (referenced,) = await work.run(_reference(work, bare, weights=work.weights(student, track_b, numbers), digest=track_b.digest, max_length=max_length))
     return Table(read_rows(work.folder / referenced.out, Pair), Pair, {**counts, "turned_away": _too_long(referenced)})
 
 
@@ -114,18 +104,15 @@ async def pair_round(
     summary = paired(pairs, built.pairs, turned_away=built.turned_away, questions=len({each.qid for each in tried}))
     if not pairs:
         return Table([], Pair, {**summary, "note": "no question has both a chain to follow and a wrong one that fits it: there is nothing to train on"})
-    write_rows(work.folder / "pairs.parquet", pairs, Pair)
-    reference = ReferenceStep(
-        weights=work.weights(student, adapter, numbers),
-        digest=adapter.digest,
-        pairs="pairs.parquet",
-        max_length=max_length,
-        machine=work.machine,
-        out="referenced.parquet",
-    )
-    (referenced,) = await work.run(reference)
+    (referenced,) = await work.run(_reference(work, pairs, weights=work.weights(student, adapter, numbers), digest=adapter.digest, max_length=max_length))
     summary["turned_away"] = {**built.turned_away, **_too_long(referenced)}
     return Table(read_rows(work.folder / referenced.out, Pair), Pair, summary)
+
+
+def _reference(work: Work, pairs: Sequence[Pair], *, weights: Weights, digest: str, max_length: int) -> ReferenceStep:
+    """The reference pass over these pairs, which are written for it."""
+    write_rows(work.folder / "pairs.parquet", pairs, Pair)
+    return ReferenceStep(weights=weights, digest=digest, pairs="pairs.parquet", max_length=max_length, machine=work.machine, out="referenced.parquet")
 
 
 def _too_long(referenced: StepResult) -> dict[str, int]:
