@@ -51,6 +51,7 @@ def decode(
     order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), tuple(prompts[index])))
     replies: dict[int, list[int]] = {}
     decoder: Decoder | None = None
+    found: list[list[int]] | None
     while todo := order[len(replies) :]:
         picked = todo[:batch_size]
         asked = [prompts[index] for index in picked]
@@ -65,14 +66,15 @@ def decode(
         except torch.OutOfMemoryError:
             if len(picked) == 1:
                 raise
+            found = None
+        if found is None:  # out here the error no longer holds what it ran in
             batch_size, decoder = (len(picked) + 1) // 2, None
-        else:
-            replies.update(zip(picked, found, strict=True))
-            if tick is not None:
-                tick(len(picked))
+            logger.warning("GPU memory ran out at %d texts at once; going on with %d (execution.train.generate_batch)", len(picked), batch_size)
+            torch.cuda.empty_cache()
             continue
-        logger.warning("GPU memory ran out at %d texts at once; going on with %d (execution.train.generate_batch)", len(picked), batch_size)
-        torch.cuda.empty_cache()  # out here, where the error no longer holds what it ran in
+        replies.update(zip(picked, found, strict=True))
+        if tick is not None:
+            tick(len(picked))
     return [replies[index] for index in range(len(prompts))]
 
 
