@@ -61,8 +61,8 @@ class Teacher(_Section):
     attempts: Positive  # asks per question before a cut or unparsed reply is recorded as such
     response_format: Literal["auto", "json_schema", "text"]  # auto = JSON schema for models known to keep to one
     recordings: tuple[str, ...]  # JSONL files with qid, question, reasoning, answer; kind: recorded
-    error_rate: Share | None  # share of wrong verdicts; kind: simulated
-    no_bias: Share | None  # share of those errors that say "no" whatever the truth; kind: simulated
+    error_rate: Share | None  # of the yes questions; kind: simulated
+    no_bias: Share | None  # of the no questions error_rate x (1 - no_bias) are wrong: that share of errors says "no" whatever the truth; kind: simulated
 
 
 class Curate(_Section):

@@ -40,7 +40,11 @@ def notes(facts: RunFacts) -> tuple[str, ...]:
             "raise recipe.pair.samples or recipe.curate.pair_share."
         )
     if recipe.teacher.kind == "simulated":
-        found.append(f"The teacher is simulated: it knows the facts of {recipe.benchmark} and errs on purpose, at a rate of {recipe.teacher.error_rate:.0%}.")
+        on_yes, biased = recipe.teacher.error_rate or 0.0, recipe.teacher.no_bias or 0.0
+        found.append(
+            f"The teacher is simulated: it knows the facts of {recipe.benchmark} and errs on purpose, on {on_yes:.0%} of the questions whose answer is yes "
+            f"and {on_yes * (1 - biased):.0%} of the others."
+        )
     return tuple(found)
 
 
