@@ -21,7 +21,7 @@ from tasks.contracts.recipes import Recipe
 from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Verdict
 from tasks.foresee import foreseen
 from tasks.logic.gates import hardest_third
-from tasks.logic.loops import Turn, best_round, line, made_up, next_turn, stop_reason
+from tasks.logic.loops import Turn, best_round, lineage, made_up, next_turn, stop_reason
 from tasks.logic.report.loop_page import render_loop
 from tasks.logic.report.loop_words import loop_rows
 from tasks.logic.rounds import Entry, Evidence, given_up, judged, opening
@@ -138,10 +138,10 @@ def _why_stopped(context: Context, folder: LoopFolder, recipe: Recipe) -> str:
 
 
 def _settle_on_best(folder: LoopFolder) -> None:
-    """A loop that ends itself ends on the student that was right most often, of those that the gate's last one descends from."""
+    """A loop that ends itself ends on the student that was right most often: the gate's last one, or a round that it descends from."""
     if folder.accepted.why != "gate":
         return
-    best = best_round(line(folder.rounds, folder.accepted.label))
+    best = best_round(lineage(folder.rounds, folder.accepted.label))
     label = round_label(best.number)
     if label != folder.accepted.label:
         folder.move(label=label, adapter=folder.root.model_at(best.student), why="best", at=_now())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
+from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import ReferenceStep, StepResult, Weights
 from tasks.contracts.recipes import PairRecipe, Student
 from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Taught
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.pairs import build_pairs, pair_questions, with_disagreement, without_drafts
-from tasks.logic.round_pairs import paired, round_pairs, with_replay
+from tasks.logic.pairs import TOO_LONG, balance_chosen, build_pairs, pair_questions, with_disagreement, without_drafts
+from tasks.logic.round_pairs import paired, round_pairs, that_fit, with_replay
 from tasks.stage import Table, Work, table_stage
 
 
@@ -42,7 +43,10 @@ async def pair(
     built = build_pairs(rows, read_rows(work.folder / sampled.out, Completion), recipe=recipe, benchmark=wording, seed=seed)
     reference = _reference(work, built.pairs, weights=weights, digest=track_b.digest, max_length=max_length)
     (_, referenced) = await work.run(sampling, reference)
-    pairs = with_disagreement(read_rows(work.folder / referenced.out, Pair), work.root.read(taught, Taught))
+    fitting = read_rows(work.folder / referenced.out, Pair)
+    if built.pairs and not fitting:
+        raise GuardError(f"recipe.align.max_length = {max_length} would cut the end off every one of {len(built.pairs)} preference pairs. Raise it")
+    pairs = with_disagreement(balance_chosen(fitting, seed=seed), work.root.read(taught, Taught))
     turned_away = {**built.turned_away, **_too_long(referenced)}
     summary = {"questions": len({row.qid for row in rows}), "samples": len(requests), "turned_away": turned_away, "sampling": sampled.summary}
     return Table(pairs, Pair, summary)
@@ -100,13 +104,16 @@ async def pair_round(
         benchmark=get_benchmark(benchmark),
         seed=seed,
     )
-    pairs = with_replay(built.pairs, work.root.read(first, Pair), arm=Arm(arm), share=replay, seed=seed)
-    summary = paired(pairs, built.pairs, turned_away=built.turned_away, questions=len({each.qid for each in tried}))
+    earlier = work.root.read(first, Pair)
+    fresh, away, pairs = built.pairs, built.turned_away, with_replay(built.pairs, earlier, arm=Arm(arm), share=replay, seed=seed)
+    if pairs:
+        (done,) = await work.run(_reference(work, pairs, weights=work.weights(student, adapter, numbers), digest=adapter.digest, max_length=max_length))
+        fresh, pairs = that_fit(read_rows(work.folder / done.out, Pair), earlier, arm=Arm(arm), share=replay, seed=seed)
+        away = {**away, **_too_long(done)}
+    summary = paired(pairs, fresh, turned_away=away, questions=len({each.qid for each in tried}))
     if not pairs:
-        return Table([], Pair, {**summary, "note": "no question has both a chain to follow and a wrong one that fits it: there is nothing to train on"})
-    (referenced,) = await work.run(_reference(work, pairs, weights=work.weights(student, adapter, numbers), digest=adapter.digest, max_length=max_length))
-    summary["turned_away"] = {**built.turned_away, **_too_long(referenced)}
-    return Table(read_rows(work.folder / referenced.out, Pair), Pair, summary)
+        summary["note"] = "no question has both a chain to follow and a wrong one that fits it: there is nothing to train on"
+    return Table(pairs, Pair, summary)
 
 
 def _reference(work: Work, pairs: Sequence[Pair], *, weights: Weights, digest: str, max_length: int) -> ReferenceStep:
@@ -116,5 +123,5 @@ def _reference(work: Work, pairs: Sequence[Pair], *, weights: Weights, digest: s
 
 
 def _too_long(referenced: StepResult) -> dict[str, int]:
-    """The pairs that the reference pass left out, for what else turned pairs away."""
-    return {"too_long": count} if (count := referenced.summary["too_long"]) else {}
+    """The pairs that the reference pass left out, beside what else turned pairs away."""
+    return {TOO_LONG: count} if (count := referenced.summary["too_long"]) else {}

@@ -119,11 +119,11 @@ def _gain(found: Standing, *, best: float, recipe: Gate) -> Check:
     value, limit = _apart(100 * found.accuracy, 100 * bound)
     allowed = _points(abs(recipe.min_gain))
     if recipe.min_gain < 0:
-        within, beyond = f"no more than {allowed} below the best so far", f"more than {allowed} below the best so far"
+        within, beyond = f"no more than {allowed} below the best before it", f"more than {allowed} below the best before it"
     elif recipe.min_gain > 0:
-        within, beyond = f"at least {allowed} above the best so far", f"not {allowed} above the best so far"
+        within, beyond = f"at least {allowed} above the best before it", f"not {allowed} above the best before it"
     else:
-        within, beyond = "not below the best so far", "below the best so far"
+        within, beyond = "not below the best before it", "below the best before it"
     ends = f"{100 * best:.{_decimals(limit)}f} %"
     return _at_least(
         "min_gain", found.accuracy, bound, within=f"dev accuracy {value} % is {within}, {ends}", beyond=f"dev accuracy {value} % is {beyond}, {ends}"

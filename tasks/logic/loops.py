@@ -38,8 +38,11 @@ def made_up(due: str, rounds: Sequence[Round]) -> bool:
     return any(due < each.started_at for each in rounds if each.number)
 
 
-def line(rounds: Sequence[Round], label: str) -> list[Round]:
-    """The student of that label and those it descends from, the start last. What was reverted, or taken back by a person, is not among them; nor is a run."""
+def lineage(rounds: Sequence[Round], label: str) -> list[Round]:
+    """The student of that label and those it descends from, the oldest last: back to the start, or to a run that a person promoted.
+
+    What a person took back is not among them, nor what the gate reverted unless a person promoted it.
+    """
     labelled, found = {round_label(each.number): each for each in rounds}, []
     while label in labelled:
         found.append(labelled.pop(label))
@@ -47,9 +50,15 @@ def line(rounds: Sequence[Round], label: str) -> list[Round]:
     return found
 
 
+def best_before(rounds: Sequence[Round], *, parent: str, accuracy: float) -> float:
+    """The highest accuracy of the parent, which has `accuracy`, and of those it descends from, a promoted run included: a child's row tells it by its gain."""
+    told = [each.accuracy - gain for each in lineage(rounds, parent) for gain in ((0.0, each.gain) if each.number else (0.0,))]
+    return max([accuracy, *told])
+
+
 def best_round(rounds: Sequence[Round]) -> Round:
-    """The one whose student is right most often on dev; ties: the earlier."""
-    return max(rounds, key=lambda each: (each.accuracy, -each.number))
+    """The one whose student is right most often on dev; ties: the earlier. Raises ValueError where there is none that the gate did not revert."""
+    return max((each for each in rounds if each.verdict != "reverted"), key=lambda each: (each.accuracy, -each.number))
 
 
 def pair_yield(each: Round) -> float:

@@ -15,6 +15,8 @@ from tasks.contracts.recipes import PairRecipe
 from tasks.contracts.rows import Arm, Completion, Curated, Drafted, Pair, Taught, Verdict
 from tasks.logic.benchmarks import Benchmark
 
+TOO_LONG = "too long to train on"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from tasks.contracts.recipes import PairRecipe
 from tasks.contracts.rows import Arm, Attempt, Curated, Drafted, Pair, Verdict
 from tasks.logic.benchmarks import Benchmark
-from tasks.logic.pairs import Paired, own_pair, pair_fault, same_facts
+from tasks.logic.pairs import Paired, balance_chosen, own_pair, pair_fault, same_facts
 
 MIDDLING = (0.125, 0.875)  # pass rates, bounds included, of questions that teach most: outside, all samples but one say the same
 TextKey = tuple[str, str, str, str, str]
@@ -72,6 +72,12 @@ def fresh_pairs(pairs: Sequence[Pair], first: Sequence[Pair]) -> list[Pair]:
     """A round's pairs without those of the first alignment, whatever the reference that read them since."""
     known = {text_key(pair) for pair in first}
     return [pair for pair in pairs if text_key(pair) not in known]
+
+
+def that_fit(read: Sequence[Pair], first: Sequence[Pair], *, arm: Arm, share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Fresh pairs and all pairs where some were too long to be read: the chosen classes balanced again, replayed pairs cut to their share."""
+    fresh, known = balance_chosen(fresh_pairs(read, first), seed=seed), {text_key(pair) for pair in first}
+    return fresh, with_replay(fresh, [pair for pair in read if text_key(pair) in known], arm=arm, share=share, seed=seed)
 
 
 def paired(pairs: Sequence[Pair], fresh: Sequence[Pair], *, turned_away: Mapping[str, int], questions: int) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from tasks.contracts.recipes import Gate
 from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Tails, Verdict
 from tasks.logic.gates import Standing, gate, hardest_third, standing
-from tasks.logic.loops import line
+from tasks.logic.loops import best_before
 from tasks.logic.round_pairs import fresh_pairs
 from tasks.logic.tails import no_tails, tails
 
@@ -70,7 +70,7 @@ def judged(entry: Entry, evidence: Evidence, *, start: Sequence[Prediction], dev
     parent = standing(evidence.parent, evidence.parent, hardest=hardest, gauged=())
     begun = standing(start, start, hardest=hardest, gauged=())
     gold_yes = sum(row.answer == Verdict.YES for row in evidence.read) / len(evidence.read)
-    best = max([parent.accuracy, *(each.accuracy for each in line(rounds, entry.parent))])
+    best = best_before(rounds, parent=entry.parent, accuracy=parent.accuracy)
     checks = gate(found, parent=parent, start=begun, best=best, gold_yes=gold_yes, recipe=recipe)
     reasons = tuple(check.said for check in checks if not check.passed)
     fresh = fresh_pairs(evidence.pairs, evidence.first)

@@ -85,7 +85,7 @@ def decoding_bytes(model: Any, *, rows: int, longest: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     stored = 2 * config.num_hidden_layers * heads * width * size  # a token's
-    read = max(_PREFILL_TOKENS, longest) * (stored + size * (3 * config.intermediate_size + 8 * config.hidden_size))
+    read = min(rows * longest, max(_PREFILL_TOKENS, longest)) * (stored + size * (3 * config.intermediate_size + 8 * config.hidden_size))
     return int(rows * longest * stored + read + rows * vocabulary * (3 * size + 3 * 4))
 
 
@@ -275,7 +275,9 @@ class _Perturbed(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         seeds = torch.tensor(self.noise.seeds, device=scores.device)
-        return perturb(scores, seeds=seeds, step=torch.tensor([input_ids.shape[1] - self.width], device=scores.device), temperature=self.noise.temperature)
+        return perturb_in_parts(
+            scores, seeds=seeds, step=torch.tensor([input_ids.shape[1] - self.width], device=scores.device), temperature=self.noise.temperature
+        )
 
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stops: Sequence[int], pad: int, noise: Sampling | None) -> list[list[int]]:

@@ -27,15 +27,13 @@ SETTING = "recipe.align.max_length"  # how long a text may be that a student is 
 def run_reference(step: ReferenceStep, folder: Path, report: Report) -> dict[str, Any]:
     """Do one ReferenceStep: both completions of every pair under the adapter that preference training starts from.
 
-    A pair with a side of more than `max_length` tokens is left out and counted; GuardError where that is every pair.
+    A pair with a side of more than `max_length` tokens is left out and counted.
     """
     pairs = read_rows(folder / step.pairs, Pair)
     student = _loaded(step, folder)
     rows = tokenize_pairs(student.tokenizer, pairs)
     sides = zip(rows[::2], rows[1::2], strict=True)
     kept = [(pair, side) for pair, side in zip(pairs, sides, strict=True) if max(len(each.ids) for each in side) <= step.max_length]
-    if pairs and not kept:
-        fits(rows, pairs, max_length=step.max_length)
     read = _read(student, [Bundle.of(*side) for _, side in kept], machine=step.machine, report=report, noun="pairs")
     filled = [
         replace(pair, reference_chosen=chosen, reference_rejected=rejected, reference=step.digest)

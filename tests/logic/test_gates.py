@@ -78,13 +78,13 @@ def test_a_better_student_passes() -> None:
 def test_labels_flipped_in_a_round_are_a_fall_of_accuracy() -> None:
     said = failed(dev(wrong=[*range(40), *range(120, 160)]))  # the new errors lie outside the hardest third
     assert said.keys() == {"min_gain", "worse_p"}  # one fact, seen against the best and against the parent
-    assert said["min_gain"] == "dev accuracy 66.7 % is more than 1.0 point below the best so far, 83.3 %"
+    assert said["min_gain"] == "dev accuracy 66.7 % is more than 1.0 point below the best before it, 83.3 %"
     assert said["worse_p"] == "dev accuracy fell by 16.7 points against the student before it, which is hardly chance (p < 0.001, at least 0.100 wanted)"
 
 
 def test_a_small_fall_below_a_best_long_ago_is_named_for_that_alone() -> None:
     said = failed(PARENT_ROWS, best=PARENT.accuracy + 0.02)
-    assert said == {"min_gain": "dev accuracy 83.3 % is more than 1.0 point below the best so far, 85.3 %"}
+    assert said == {"min_gain": "dev accuracy 83.3 % is more than 1.0 point below the best before it, 85.3 %"}
 
 
 def test_a_real_fall_within_the_allowance_is_named_for_its_p() -> None:
@@ -206,7 +206,7 @@ def test_a_failed_check_never_shows_its_figure_equal_to_its_bound(accuracy: floa
     assume(abs(accuracy - best) > 1e-5)
     recipe = RECIPE.model_copy(update={"min_gain": 0.0})
     check = gate(replace(PARENT, accuracy=accuracy), parent=PARENT, start=PARENT, best=best, gold_yes=0.5, recipe=recipe)[0]
-    shown, bound = check.said.removeprefix("dev accuracy ").split(" % is ")[0], check.said.split("so far, ")[1].removesuffix(" %")
+    shown, bound = check.said.removeprefix("dev accuracy ").split(" % is ")[0], check.said.split("before it, ")[1].removesuffix(" %")
     assert (float(shown) < float(bound)) == (not check.passed)
 
 

@@ -15,7 +15,7 @@ from tasks.contracts.loops import round_label
 from tasks.contracts.profiles import load_profile
 from tasks.contracts.recipes import Recipe, Stop
 from tasks.contracts.rows import Round
-from tasks.logic.loops import best_round, line, made_up, next_turn, pair_yield, stop_reason
+from tasks.logic.loops import best_before, best_round, lineage, made_up, next_turn, pair_yield, stop_reason
 
 STOP = Stop(max_rounds=6, rejections=2, flat_rounds=2, min_pair_yield=0.3)
 PLAIN = {str: "", int: 0, float: math.nan, "str": "", "int": 0, "float": math.nan, "tuple[str, ...]": ()}
@@ -132,17 +132,36 @@ def test_the_best_of_a_line_was_kept_and_nothing_kept_beats_it(made: list[tuple[
         verdict = "reverted" if fate == "reverted" else "accepted"
         rounds.append(replace(a_round(1, verdict, accuracy=right / 20), number=number, parent=round_label(kept[-1])))
         kept += [number] if fate == "accepted" else []
-    descended = line(rounds, round_label(kept[-1]))
+    descended = lineage(rounds, round_label(kept[-1]))
     assert [each.number for each in descended] == kept[::-1]
     best = best_round(descended)
     assert best.accuracy == max(rounds[number].accuracy for number in kept)
     assert best.number == min(number for number in kept if rounds[number].accuracy == best.accuracy)
 
 
+def test_the_bar_is_the_best_of_the_line_whatever_was_taken_back() -> None:
+    rounds = [replace(START, parent="start", accuracy=0.94), gained(1, parent="start"), replace(gained(2, parent="round 1"), accuracy=0.97, gain=0.02)]
+    rounds[1] = replace(rounds[1], accuracy=0.95, gain=0.01)
+    assert best_before(rounds, parent="round 2", accuracy=0.97) == 0.97
+    assert best_before(rounds, parent="round 1", accuracy=0.95) == 0.95  # round 2 was taken back
+    assert best_before(rounds, parent="demo-20260101T000000Z", accuracy=0.9) == 0.9
+
+
+def test_a_promoted_run_is_remembered_by_the_rounds_that_follow_it() -> None:
+    rounds = [replace(START, parent="start", accuracy=0.94), replace(gained(5), parent="demo-20260101T000000Z", accuracy=0.96, gain=-0.01)]
+    assert best_before(rounds, parent="round 5", accuracy=0.96) == pytest.approx(0.97)
+
+
+def test_a_loop_does_not_settle_on_what_the_gate_reverted() -> None:
+    promoted = replace(a_round(3, "reverted"), parent="start", accuracy=0.97)
+    rounds = [replace(START, parent="start", accuracy=0.94), promoted, replace(gained(4), parent="round 3", accuracy=0.965)]
+    assert best_round(lineage(rounds, "round 4")).number == 4
+
+
 def test_a_promoted_run_descends_from_no_round() -> None:
     rounds = [replace(START, parent="start"), gained(1, parent="start"), gained(2, parent="demo-20260101T000000Z")]
-    assert line(rounds, "demo-20260101T000000Z") == []
-    assert [each.number for each in line(rounds, "round 2")] == [2]
+    assert lineage(rounds, "demo-20260101T000000Z") == []
+    assert [each.number for each in lineage(rounds, "round 2")] == [2]
 
 
 def test_replayed_pairs_are_no_yield() -> None:

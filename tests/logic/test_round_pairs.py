@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.recipes import PairRecipe
 from tasks.contracts.rows import Arm, Attempt, Curated, Pair
-from tasks.logic.round_pairs import fresh_pairs, paired, round_pairs, with_replay
+from tasks.logic.round_pairs import fresh_pairs, paired, round_pairs, that_fit, with_replay
 from tests.logic.rows_of import BENCHMARK, curated, questions
 
 RECIPE = PairRecipe(arms=("reasoning",), samples=2, temperature=0.8, max_new_tokens=99, max_length_ratio=1.3, per_question=2)
@@ -148,6 +149,21 @@ def first_pairs() -> list[Pair]:
 
 
 FIRST = first_pairs()
+
+
+@given(st.sets(st.integers(0, 39)), st.integers(0, 9), st.sampled_from([0.0, 0.25, 0.5]))
+def test_what_is_left_of_pairs_that_were_too_long_is_balanced_and_replay_has_its_share(gone: set[int], seed: int, share: float) -> None:
+    template = build(both()).pairs[0]
+    fresh = [replace(template, qid=f"new-{index}", answer=("yes", "no")[index % 2]) for index in range(20)]
+    pairs = with_replay(fresh, FIRST, arm=Arm.REASONING, share=share, seed=seed)
+    read = [pair for index, pair in enumerate(pairs) if index not in gone]
+    left, all_left = that_fit(read, FIRST, arm=Arm.REASONING, share=share, seed=seed)
+    assert set(left) <= set(all_left) <= set(read)
+    fewest = min(sum(pair.answer == answer for pair in read if pair in fresh) for answer in ("yes", "no"))
+    assert Counter(pair.answer for pair in left) == +Counter(yes=fewest, no=fewest)
+    assert len(all_left) - len(left) <= round(len(left) * share / (1 - share))
+    if not gone & set(range(len(pairs))):
+        assert set(all_left) == set(pairs)
 
 
 def test_the_figures_of_a_round() -> None:

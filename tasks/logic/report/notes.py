@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tasks.logic.pairs import TOO_LONG
 from tasks.logic.report.facts import Made, RunFacts
 
 
@@ -34,6 +35,8 @@ def notes(facts: RunFacts) -> tuple[str, ...]:
         found.append(f"Thresholds of the calibrated and the adaptive arm were chosen on {where}: no question had a part in its own.")
     if facts.was_aligned:
         found += [f"Preference training: {alarm}." for alarm in facts.named("align").summary["alarms"]]
+        if too_long := facts.named("pair").summary["turned_away"].get(TOO_LONG):
+            found.append(f"{too_long} preference pairs were {TOO_LONG} and left out, their classes balanced again: raise recipe.align.max_length to have them.")
     if not facts.was_aligned:
         found.append(
             "There was no preference pair to train on (no wrong sample that could be paired, in both classes), so the aligned model is Track B itself: "

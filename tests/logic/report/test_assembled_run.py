@@ -51,6 +51,7 @@ def records(*, draft: dict[str, Any] | None, preferred: bool) -> list[Made]:
         made("teach", {"usage": usage}),
         made("curate", {"filters": [{"step": "asked", "yes": 3, "no": 3}], "rows": 6}),
         made("finetune track_b", {"history": history}),
+        made("pair", {"turned_away": {}}),
         made("align", aligned, stage="align" if preferred else "finetune"),
         *(made(f"predict {name}/dev", cost) for name in MODELS),
         made("grade", {"comparisons": compared, "calibration": {}, "draft": draft}),

@@ -7,13 +7,13 @@ from typing import Any
 
 from tasks.contracts.profiles import load_profile
 from tasks.logic.report.facts import Made, RunFacts
-from tasks.logic.report.notes import switched_off
+from tasks.logic.report.notes import notes, switched_off
 
 PROFILES = Path(__file__).resolve().parents[3] / "deployments" / "profiles"
 
 
 def made(name: str, summary: dict[str, Any]) -> Made:
-    return Made(name=name, path="", cached=False, record={"summary": summary})
+    return Made(name=name, path="", cached=False, record={"summary": summary, "stage": name.split()[0]})
 
 
 def facts(*artifacts: Made, allow: list[str]) -> RunFacts:
@@ -47,6 +47,17 @@ def test_every_switched_off_guard_is_named_with_what_it_found_and_where() -> Non
     assert "45 % yes became 28 % (curate)." in told[0]
     assert "found nothing" in told[1]
     assert told[2].endswith("35 tokens cut answers (predict track_b on dev, align).")
+
+
+def test_pairs_that_were_left_out_are_told_with_what_to_change() -> None:
+    artifacts = (
+        made("pair", {"turned_away": {"too long to train on": 3}}),
+        made("align", {"alarms": [], "allowed": {}}),
+        made("predict aligned on dev", {"allowed": {}, "steps": {}}),
+    )
+    (told,) = [line for line in notes(facts(*artifacts, allow=[])) if "left out" in line]
+    assert told.startswith("3 preference pairs were too long to train on")
+    assert "raise recipe.align.max_length" in told
 
 
 def test_where_nothing_is_switched_off_nothing_is_said() -> None:
