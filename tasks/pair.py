@@ -108,8 +108,10 @@ async def pair_round(
     fresh, away, pairs = built.pairs, built.turned_away, with_replay(built.pairs, earlier, arm=Arm(arm), share=replay, seed=seed)
     if pairs:
         (done,) = await work.run(_reference(work, pairs, weights=work.weights(student, adapter, numbers), digest=adapter.digest, max_length=max_length))
-        fresh, pairs = that_fit(read_rows(work.folder / done.out, Pair), earlier, arm=Arm(arm), share=replay, seed=seed)
-        away = {**away, **_too_long(done)}
+        pairs = read_rows(work.folder / done.out, Pair)
+        if shorn := _too_long(done):
+            away = {**away, **shorn}
+            fresh, pairs = that_fit(pairs, earlier, arm=Arm(arm), share=replay, seed=seed)
     summary = paired(pairs, fresh, turned_away=away, questions=len({each.qid for each in tried}))
     if not pairs:
         summary["note"] = "no question has both a chain to follow and a wrong one that fits it: there is nothing to train on"

@@ -214,7 +214,7 @@ class Explore(_Section):
 class Gate(_Section):
     """What a round's student must show on dev to replace the last accepted one (ALGORITHMS 5.5)."""
 
-    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]  # over the best accepted accuracy so far; negative = it may fall by this much
+    min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]  # over the best accuracy of those it descends from; negative = it may fall by this much
     worse_p: Share  # and a fall against the last accepted student must have at least this p (exact McNemar)
     max_yes_shift: Share  # of its share of "yes" from gold's
     max_unparsed: Share
