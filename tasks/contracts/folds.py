@@ -1,10 +1,13 @@
-"""Folds of a cross-validation as named splits: cv5-0 is the first of five."""
+"""Named splits of StrategyQA: the published ones, one of them made ready for a last fit, and folds of a cross-validation (cv5-0 is the first of five)."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+PUBLISHED = ("hub", "finetune_cot", "author")
+REFIT = "hub_refit"  # hub with most of its dev in train: what is read last, once settings are chosen on hub itself
+NAMED_SPLITS = (*PUBLISHED, REFIT)
 MOST = 10
 _NAME = re.compile(r"cv(\d{1,2})-(\d)")
 

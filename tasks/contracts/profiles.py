@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.contracts.failures import ProfileError
-from tasks.contracts.folds import fold_of
+from tasks.contracts.folds import NAMED_SPLITS, fold_of
 from tasks.contracts.readings import judged_arm
 from tasks.contracts.recipes import Profile, Recipe, Teacher
 
@@ -200,8 +200,8 @@ def _sample_faults(recipe: Recipe) -> list[str]:
     faults = []
     if not sample.path:
         faults.append("recipe.sample.path: strategyqa needs its question file (JSON or JSONL) or a hub id; set it with --set recipe.sample.path=FILE")
-    if sample.split not in ("hub", "finetune_cot", "author") and not fold_of(sample.split or ""):
-        faults.append(f"recipe.sample.split: {sample.split!r} is not one of hub, finetune_cot, author, nor a fold such as cv5-0")
+    if sample.split not in NAMED_SPLITS and not fold_of(sample.split or ""):
+        faults.append(f"recipe.sample.split: {sample.split!r} is not one of {', '.join(NAMED_SPLITS)}, nor a fold such as cv5-0")
     if sample.kinds is not None:
         faults.append("recipe.sample.kinds: strategyqa has no kinds; set it to null")
     if sample.entity_disjoint or {"entity_disjoint", "entity_prior"} & set(recipe.grade.controls):

@@ -2,6 +2,7 @@
 
 Splits: `hub` 1,038 / 565 / 687 (train / dev / test), `finetune_cot` 1,603 / 687 (Ho et al. 2022; dev is a fixed stratified 200 of its train) and
 `author` 2,061 / 229 (no test). They are lists of question ids in `strategyqa_splits.json`; both the released and the authors' own ids are known.
+`hub_refit` tests what `hub` tests and trains on all else but for every eighth question, which stays dev: 1,403 / 200 / 687, as finetune_cot has them.
 Beside them cvK-I is fold I of a cross-validation over all questions: its test split is that fold, and over all K folds each question is tested once.
 """
 
@@ -17,15 +18,14 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.folds import Fold, fold_of
+from tasks.contracts.folds import NAMED_SPLITS, PUBLISHED, REFIT, Fold, fold_of
 from tasks.contracts.rows import Question
 from tasks.logic.answers import sentences
 from tasks.logic.benchmarks.strategyqa_figures import recall, sari
 from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, stratified
 
-NAMED_SPLITS = ("hub", "finetune_cot", "author")
 _SPLITS = ("train", "dev", "test")  # from the most to the least training-like
-_DEV_OF_FOLD = 8  # every eighth question outside the fold is dev
+_DEV_OF_REST = 8  # every eighth question outside the test split is dev, where folds or a last fit leave it open
 _DUPLICATE = "asked again in a less training-like place"
 _EXEMPLAR = "few-shot exemplar of the recorded teachers"
 
@@ -74,12 +74,12 @@ def read_questions(rows: Sequence[Mapping[str, Any]], *, named_split: str) -> di
 
 
 def named_parts(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Question]]:
-    """Every part of the three named splits ("hub/train" and so on) as the questions of `rows` fall into them, nothing left out; empty parts are absent.
+    """Every part of the three published splits ("hub/train" and so on) as the questions of `rows` fall into them, nothing left out; empty parts are absent.
 
     Raises DataError as `read_questions` does for a row that is wrong.
     """
-    parts: dict[str, list[Question]] = {f"{name}/{split}": [] for name in NAMED_SPLITS for split in _SPLITS}
-    for name in NAMED_SPLITS:
+    parts: dict[str, list[Question]] = {f"{name}/{split}": [] for name in PUBLISHED for split in _SPLITS}
+    for name in PUBLISHED:
         for question in _questions(rows, name):
             parts[f"{name}/{question.split}"].append(question)
     return {part: questions for part, questions in parts.items() if questions}
@@ -139,9 +139,10 @@ def _all_have(rows: Mapping[str, Mapping[str, Any]], name: str) -> bool:
 def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Question]:
     """Rows as questions in file order, every one checked and placed."""
     places, fold = _places(), fold_of(named_split)
-    if fold is None and named_split not in places.splits:
+    if fold is None and named_split not in NAMED_SPLITS:
         known = ", ".join(NAMED_SPLITS)
         raise DataError(f"StrategyQA has no split named {named_split!r}; set recipe.sample.split to one of {known}, or to a fold such as cv5-0")
+    split = {} if fold else places.splits["hub" if named_split == REFIT else named_split]
     seen: dict[str, int] = {}
     questions = []
     for number, row in enumerate(rows, start=1):
@@ -152,7 +153,9 @@ def _questions(rows: Sequence[Mapping[str, Any]], named_split: str) -> list[Ques
         if qid in seen:
             raise DataError(f"row {number}: question {given} was already given in row {seen[qid]}; remove one of them")
         seen[qid] = number
-        questions.append(_question(row, qid, number, answer=answer, split="" if fold else places.splits[named_split][qid]))
+        questions.append(_question(row, qid, number, answer=answer, split=split.get(qid, "")))
+    if named_split == REFIT:
+        return _refitted(questions)
     return _folded(questions, fold) if fold else questions
 
 
@@ -167,8 +170,18 @@ def _folded(questions: Sequence[Question], fold: Fold) -> list[Question]:
     split: dict[str, str] = {}
     for texts in ranks.values():
         split |= dict.fromkeys(texts[fold.number :: fold.of], "test")
-        split |= {text: "train" if rank % _DEV_OF_FOLD else "dev" for rank, text in enumerate(text for text in texts if text not in split)}
+        split |= {text: "train" if rank % _DEV_OF_REST else "dev" for rank, text in enumerate(text for text in texts if text not in split)}
     return [replace(question, split=split[normalised(question.question)]) for question in questions]
+
+
+def _refitted(questions: Sequence[Question]) -> list[Question]:
+    """Questions in their order; of those outside the test split every eighth of either answer is dev, drawn by id, and the others are train."""
+    ranks: Counter[str] = Counter()
+    split: dict[str, str] = {}
+    for question in sorted((each for each in questions if each.split != "test"), key=lambda each: hashlib.sha256(each.qid.encode()).digest()):
+        split[question.qid] = "train" if ranks[question.answer] % _DEV_OF_REST else "dev"
+        ranks[question.answer] += 1
+    return [replace(question, split=split.get(question.qid, "test")) for question in questions]
 
 
 def _question(row: Mapping[str, Any], qid: str, number: int, *, answer: bool, split: str) -> Question:
@@ -240,5 +253,5 @@ def _places() -> _Places:
     stored = json.loads(files("tasks.logic.benchmarks").joinpath("strategyqa_splits.json").read_text(encoding="utf-8"))
     rows = [row.split() for row in stored["questions"]]
     names = {"r": "train", "d": "dev", "e": "test"}
-    splits = {name: {qid: names[codes[index]] for qid, _, codes in rows} for index, name in enumerate(NAMED_SPLITS)}
+    splits = {name: {qid: names[codes[index]] for qid, _, codes in rows} for index, name in enumerate(PUBLISHED)}
     return _Places(qids={key: qid for qid, author, _ in rows for key in (qid, author)}, splits=splits, exemplars=frozenset(stored["exemplars"]))

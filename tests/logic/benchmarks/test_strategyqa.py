@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.folds import Fold, fold_of
+from tasks.contracts.folds import PUBLISHED, Fold, fold_of
 from tasks.logic.benchmarks import get_benchmark
-from tasks.logic.benchmarks.strategyqa import NAMED_SPLITS, read_questions, score
+from tasks.logic.benchmarks.strategyqa import read_questions, score
 
 STORED = json.loads(files("tasks.logic.benchmarks").joinpath("strategyqa_splits.json").read_text(encoding="utf-8"))
 IDS = [row.split() for row in STORED["questions"]]
@@ -46,11 +46,22 @@ def test_published_sizes_less_the_exemplars(named_split: str, sizes: dict[str, i
     read = read_questions(ROWS, named_split=named_split)
     assert {split: len(each.questions) + sum(each.excluded.values()) for split, each in read.items()} == sizes
     assert sum(sum(each.excluded.values()) for each in read.values()) == sum(
-        row[2][NAMED_SPLITS.index(named_split)] != "e" for row in IDS if row[0] in STORED["exemplars"]
+        row[2][PUBLISHED.index(named_split)] != "e" for row in IDS if row[0] in STORED["exemplars"]
     )
     kept = {question.qid for split in ("train", "dev") for question in read[split].questions}
     assert not kept & set(STORED["exemplars"])
     assert all(question.split == split for split, each in read.items() for question in each.questions)
+
+
+def test_a_last_fit_tests_what_hub_tests_and_trains_on_the_rest_but_for_an_eighth() -> None:
+    hub, refit = read_questions(ROWS, named_split="hub"), read_questions(ROWS[::-1], named_split="hub_refit")
+    ids = {name: {question.qid for question in each.questions} for name, each in refit.items()}
+    assert ids["test"] == {question.qid for question in hub["test"].questions}
+    assert ids["train"] | ids["dev"] == {question.qid for split in ("train", "dev") for question in hub[split].questions}
+    assert {split: len(each.questions) + sum(each.excluded.values()) for split, each in refit.items()} == {"train": 1401, "dev": 202, "test": 687}
+    shares = [sum(question.answer == "yes" for question in refit[split].questions) / len(ids[split]) for split in ("train", "dev")]
+    assert shares[0] == pytest.approx(shares[1], abs=0.005)
+    assert all(question.split == split for split, each in refit.items() for question in each.questions)
 
 
 FOLDS = [read_questions(ROWS, named_split=f"cv5-{number}") for number in range(5)]
