@@ -101,7 +101,7 @@ class Sft(_Section):
     effective_batch: Positive
     max_length: Positive
     verdict_weight: Annotated[float, Field(ge=1.0)]  # factor on the loss of the verdict, one token among a hundred
-    direct_weight: Share  # weight of the direct example trained beside each reasoning example in Track B; 0 = none
+    direct_weight: Annotated[float, Field(ge=0.0)]  # weight of the direct example trained beside the reasoning of a question in Track B; 0 = none
     counterfactual_weight: Share  # weight of the flipped verdict after reasoning that leads to it, reasoning given (SCOTT); 0 = none
     select_questions: Count  # dev questions answered after each epoch to keep the best one; 0 = the last epoch
     lora: Lora
