@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -111,14 +111,18 @@ def compare_pooled(
 ) -> Comparison:
     """Compare two models over several runs, each a reading of the new model and one of the old (or several, which count by their mean).
 
-    The interval resamples runs and questions. The p value sums the runs: exact when each has its own questions, as folds do, approximate when they
-    share them, as seeds do (then trust the interval).
+    A question counts once, by its mean change over the runs that read it: seeds that read the same questions are no further evidence about questions. The
+    interval resamples runs and questions; the p value takes the runs as they are, and is McNemar's where no question was read twice, as in folds.
     """
     by_run = [changes(f"{name}, run {number}", new, olds) for number, (new, olds) in enumerate(runs, start=1)]
     interval = pooled_bootstrap(by_run, resamples=resamples, seed=seed)
-    flat = [value for change in by_run for value in change.values()]
-    p_value = _mcnemar(flat) if all(len(olds) == 1 for _, olds in runs) else sign_flip(flat, resamples=resamples, seed=seed)
-    return _comparison(name, flat, interval, p_value=p_value, claim=claim)
+    readings: dict[str, list[float]] = defaultdict(list)
+    for change in by_run:
+        for qid, value in change.items():
+            readings[qid].append(value)
+    means = [sum(values) / len(values) for values in readings.values()]
+    once = all(len(olds) == 1 for _, olds in runs) and all(len(values) == 1 for values in readings.values())
+    return _comparison(name, means, interval, p_value=_mcnemar(means) if once else sign_flip(means, resamples=resamples, seed=seed), claim=claim)
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -145,6 +145,17 @@ def test_pooled_comparison_adds_up_the_seeds():
     assert found.verdict is Finding.PASS
 
 
+def test_seeds_that_read_the_same_questions_are_no_further_questions():
+    new, old = outcomes(gained=30, lost=15, both=155)
+    once, thrice = compare("x", new, old, resamples=4000, seed=0), compare_pooled("x", [(new, [old])] * 3, resamples=4000, seed=0)
+    assert (thrice.n, thrice.difference) == (once.n, pytest.approx(once.difference))
+    assert thrice.p_value == pytest.approx(once.p_value, abs=0.01)
+    assert thrice.minimal_detectable == pytest.approx(once.minimal_detectable)
+    flat = compare_pooled("x", [(new, [old]), ([*old[:30], *new[30:]], [old])], resamples=4000, seed=0)  # the other seed gained nothing of what this one did
+    assert flat.difference == pytest.approx((30 - 15 - 15) / 400)
+    assert flat.p_value > 0.5
+
+
 def test_against_several_readings_a_question_counts_by_their_mean():
     new, old = outcomes(gained=60, lost=10, both=130)
     alone, twice = (compare_mean("x", new, olds, resamples=4000, seed=0) for olds in ([old], [old, old]))
