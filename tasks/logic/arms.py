@@ -12,7 +12,7 @@ import numpy as np
 from tasks.contracts.rows import Arm, Completion, Drafted, Prediction, Request, Verdict
 from tasks.logic.asking import prediction
 from tasks.logic.benchmarks import Benchmark
-from tasks.logic.calibration import modest_threshold, enough_distance, folds
+from tasks.logic.calibration import enough_distance, folds, modest_threshold
 from tasks.logic.scores import is_right
 
 Cost = Mapping[str, float]  # tokens_per_question, ms_per_question
