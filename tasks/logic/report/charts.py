@@ -152,7 +152,7 @@ def class_share_chart(filters: Sequence[Mapping[str, Any]], *, max_shift: float,
     rows = tuple(
         ShareRow(
             step=each["step"],
-            left=f"{each['yes']:,} yes, {each['no']:,} no: {100 * each['yes_share']:.1f} %",
+            left=f"{each['yes']:,.0f} yes, {each['no']:,.0f} no: {100 * each['yes_share']:.1f} %",
             x=across(each["yes_share"]) if each["yes"] + each["no"] else None,
             y=_STEP * number + _STEP // 2,
             outside=abs(each["yes_share"] - source) > max_shift + 1e-9,

@@ -75,7 +75,7 @@ def round_chart(
         return None
     width, height = size
     inside = [*known, *(band or ()), *([] if bound is None else [bound])]
-    marks = nice_ticks(min(inside), max(inside), most=4)
+    marks = nice_ticks(*_apart(min(inside), max(inside)), most=4)
     last_round = max(1, *(each.number for each in rounds))
 
     def across(number: int) -> float:
@@ -192,6 +192,12 @@ def tail_charts(rounds: Sequence[Round]) -> list[RoundChart]:
         for title, unit, fields, shows in _TAILS
     )
     return [chart for chart in found if chart]
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """Ends at least a hundredth of their size apart: a closer axis would draw rounding as news, under labels that three digits cannot tell apart."""
+    missing = max(0.0, max(abs(low), abs(high)) / 100 - (high - low))
+    return low - missing / 2, high + missing / 2
 
 
 def shown(value: float) -> str:

@@ -112,7 +112,7 @@ def _judge(evidence: Mapping[str, Any]) -> str:
 
 
 def _class_shares(steps: Sequence[Mapping[str, Any]]) -> str:
-    rows = [(step["step"], step["yes"], step["no"], words.percent(step["yes_share"])) for step in steps]
+    rows = [(step["step"], f"{step['yes']:,.0f}", f"{step['no']:,.0f}", words.percent(step["yes_share"])) for step in steps]
     return markdown_table("Questions per class after each step of curation.", ("step", "yes", "no", "share of yes"), rows)
 
 

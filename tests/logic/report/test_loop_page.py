@@ -186,3 +186,11 @@ def test_every_mark_lies_inside_the_frame(values: list[float]) -> None:
 )
 def test_figures_have_real_signs(value: float, said: str) -> None:
     assert figure(value, 3, signed=True) == said
+
+
+def test_an_axis_tells_its_ticks_apart_and_draws_no_rounding_as_news() -> None:
+    chart = round_chart("x", ROUNDS[:2], {"": [0.58788, 0.58790]}, unit="", shows="")
+    assert chart is not None
+    assert len({tick.label for tick in chart.y_ticks}) == len(chart.y_ticks)
+    heights = [mark.y for mark in chart.lines[0].marks]
+    assert abs(heights[0] - heights[1]) < (chart.bottom - chart.top) / 50
