@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_API_URL
 
 from tasks.contracts.asks import Answer, Ask, Usage
+from tasks.contracts.execution import TeacherExecution
 from tasks.contracts.failures import Stopped, TeacherUnavailable
-from tasks.contracts.recipes import Teacher, TeacherExecution
+from tasks.contracts.recipes import Teacher
 from tasks.contracts.rows import Outcome
 from tasks.gateways.batch_caller import BatchCaller
 from tasks.gateways.caller import Caller

@@ -23,9 +23,10 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest, write_rows
+from tasks.contracts.execution import Execution
 from tasks.contracts.failures import SocratuneError
 from tasks.contracts.jobs import AnswerStep, Job, Machine, Step, StepResult, Weights
-from tasks.contracts.recipes import Execution, Student
+from tasks.contracts.recipes import Student
 from tasks.contracts.rows import Request
 from tasks.foresee import foreseen
 from tasks.watch import Progress, reporting

@@ -1,4 +1,4 @@
-"""What a profile may say. `recipe` is what is computed and enters every address; `execution` is how it runs and never does.
+"""What a profile may say. `recipe`, here, is what is computed and enters every address; `execution` is how it runs and never does.
 
 Nothing here has a default: a profile is complete, and a number has one home, in YAML, with its reason beside it.
 """
@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0.0)]
+from tasks.contracts.execution import Execution
+from tasks.contracts.sections import Count, Positive, Rate, Section, Share
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Student(_Section):
+class Student(Section):
     """The small model. `revision` pins a hub commit; null means "resolve now and record"."""
 
     model: Annotated[str, Field(min_length=1)]  # "smollm2-135m-instruct" (built in), a hub id, or a folder
@@ -28,7 +22,7 @@ class Student(_Section):
     dtype: Literal["bfloat16", "float32"]
 
 
-class Sample(_Section):
+class Sample(Section):
     """Questions per split. 0 = all there are. `path` / `split` belong to StrategyQA, null for built-in benchmarks."""
 
     train: Count
@@ -40,14 +34,14 @@ class Sample(_Section):
     split: str | None
 
 
-class Draft(_Section):
+class Draft(Section):
     """`model` is "student" (untrained) or the folder of an earlier accepted student under models/."""
 
     model: str
     max_new_tokens: Positive
 
 
-class Teacher(_Section):
+class Teacher(Section):
     """Who answers the student. Fields that belong to one kind only are null elsewhere."""
 
     kind: Literal["openai", "simulated", "recorded"]
@@ -65,7 +59,7 @@ class Teacher(_Section):
     no_bias: Share | None  # of the no questions error_rate x (1 - no_bias) are wrong: that share of errors says "no" whatever the truth; kind: simulated
 
 
-class Curate(_Section):
+class Curate(Section):
     """What happens to a reply whose verdict is not gold, which of the others are kept, and how far class shares may move."""
 
     disagreement: Literal["drop", "resample", "rationalise", "consensus"]  # resample: ask again; consensus: drop also where the majority is not gold
@@ -81,7 +75,7 @@ class Curate(_Section):
     max_shift: Share  # largest allowed change of the yes-share by curation
 
 
-class Lora(_Section):
+class Lora(Section):
     """Low-rank adapters."""
 
     rank: Positive
@@ -90,7 +84,7 @@ class Lora(_Section):
     targets: Literal["all-linear"] | tuple[str, ...]  # names miss fused projections; a guard refuses an adapter with holes
 
 
-class Sft(_Section):
+class Sft(Section):
     """Supervised fine-tuning; Track A and Track B share every number."""
 
     init: Literal["base", "track_a"]
@@ -107,7 +101,7 @@ class Sft(_Section):
     lora: Lora
 
 
-class PairRecipe(_Section):
+class PairRecipe(Section):
     """How preference pairs are made from the Track B student's own samples."""
 
     arms: tuple[Literal["reasoning", "rewrite"], ...]
@@ -118,7 +112,7 @@ class PairRecipe(_Section):
     per_question: Positive
 
 
-class Phase(_Section):
+class Phase(Section):
     """Some epochs of preference training under one loss (ALGORITHMS 4)."""
 
     epochs: Positive
@@ -128,7 +122,7 @@ class Phase(_Section):
     drop_quantile: Share  # share of pairs masked out, the most suspicious first
 
 
-class Align(_Section):
+class Align(Section):
     """Preference training from Track B: one trainer, one reference, several phases."""
 
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
@@ -145,7 +139,7 @@ class Align(_Section):
 AnyArm = Literal["direct", "reasoning", "rewrite", "self_consistency", "soft", "adaptive"]
 
 
-class Headlines(_Section):
+class Headlines(Section):
     """The arm each model is judged by, fixed before a test split is read."""
 
     zero_shot: Literal["direct", "reasoning"]
@@ -154,7 +148,7 @@ class Headlines(_Section):
     aligned: AnyArm
 
 
-class Grade(_Section):
+class Grade(Section):
     """What is measured. Headline arms read every question, the aligned model the first `aligned_questions`, side arms `arm_questions`; 0 = all."""
 
     split: Literal["dev", "test"]
@@ -171,7 +165,7 @@ class Grade(_Section):
     bootstrap: Positive
 
 
-class Ablate(_Section):
+class Ablate(Section):
     """What the draft is worth to the aligned model: its rewrite arm under changed drafts. No arms = not asked."""
 
     arms: tuple[Literal["no_draft", "shuffled_draft", "neutral_draft", "draft_questions", "draft_verdict"], ...]
@@ -180,7 +174,7 @@ class Ablate(_Section):
     matched: bool  # also align a twin on the same pairs without drafts, and read it without
 
 
-class Attribute(_Section):
+class Attribute(Section):
     """Integrated gradients of the verdict over the rewrite prompt, before and after preference training."""
 
     questions: Count  # of the graded split; 0 = not asked
@@ -189,7 +183,7 @@ class Attribute(_Section):
     tolerance: Rate  # share of the change of the verdict's log-odds by which they may miss it
 
 
-class Judge(_Section):
+class Judge(Section):
     """Who says whether the aligned model's clarifying questions are better than Track B's."""
 
     kind: Literal["none", "openai", "simulated"]
@@ -199,7 +193,7 @@ class Judge(_Section):
     labels: str | None  # JSONL of a person's verdicts on the same pairs, for kappa
 
 
-class Explore(_Section):
+class Explore(Section):
     """What a round's student is asked about the train questions, several times each."""
 
     arm: Literal["reasoning", "rewrite"]  # the prompt that the loop trains and is judged by; rewrite: the last accepted student writes the drafts
@@ -211,7 +205,7 @@ class Explore(_Section):
     follows: Share  # a sample counts where its reasoning alone gives its verdict with this probability and another one does not; 0 = nothing is asked
 
 
-class Gate(_Section):
+class Gate(Section):
     """What a round's student must show on dev to replace the last accepted one (ALGORITHMS 5.5)."""
 
     min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]  # over the best accuracy of those it descends from; negative = it may fall by this much
@@ -225,7 +219,7 @@ class Gate(_Section):
     drift_questions: Positive  # of dev, on which that is measured
 
 
-class Stop(_Section):
+class Stop(Section):
     """When the loop ends itself."""
 
     max_rounds: Positive
@@ -234,7 +228,7 @@ class Stop(_Section):
     min_pair_yield: Share  # pairs a question, as a share of the first round's
 
 
-class Loop(_Section):
+class Loop(Section):
     """The self-guided loop: each round trains one more epoch on pairs of the last accepted student's own samples."""
 
     start: Literal["track_b", "aligned"]
@@ -249,13 +243,13 @@ class Loop(_Section):
     stop: Stop
 
 
-class Guards(_Section):
+class Guards(Section):
     """Guards that are switched off, in the open: the report names each."""
 
     allow: tuple[Literal["class_balance", "label_in_prompt", "lora_coverage", "verdict_fits"], ...]
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """Everything that decides what a run computes."""
 
     seed: Count
@@ -276,62 +270,7 @@ class Recipe(_Section):
     guards: Guards
 
 
-class TokenPrice(_Section):
-    """Dollars per million tokens, for a model that the price table does not know. Null `cached_input` = as `input`."""
-
-    input: Annotated[float, Field(ge=0.0)]
-    cached_input: Annotated[float, Field(ge=0.0)] | None
-    output: Annotated[float, Field(ge=0.0)]
-
-
-class TeacherExecution(_Section):
-    """How fast and how far the teacher may be asked."""
-
-    mode: Literal["online", "batch"]  # batch: OpenAI's Batch API, half the price, up to a day
-    requests_per_minute: Positive
-    tokens_per_minute: Positive
-    max_in_flight: Positive
-    timeout_seconds: Rate
-    tries: Positive  # HTTP calls for one reply, with growing waits between them, before the question counts as failed
-    budget_usd: Rate | None  # spending cap of the whole ledger; null = none
-    price: TokenPrice | None  # null = the published price; a paid model without one is refused
-    max_failed_share: Share  # more questions than this without any reply fail the run; those are asked again by the next one
-    shard: Positive  # questions a Prefect task
-    poll_seconds: Rate  # between two looks at a running batch
-
-
-class TrainExecution(_Section):
-    """How training and generation use this machine."""
-
-    device: Literal["auto", "cpu", "cuda"]
-    processes: Positive  # training processes, one a GPU; the effective batch stays the same
-    batch_tokens: Positive | None  # tokens computed at once; null = as many as fit
-    gpu_memory_gib: Rate | None  # use no more than this of a GPU; null = all of it
-    recompute: Literal["auto", "always", "never"]  # whole layers again in the backward; auto = only where a row would not fit otherwise
-    compile: Literal["auto", "always", "never"]  # fused kernels on a GPU; auto = when the run is long enough to repay half a minute
-    generate_batch: Positive
-    report_to: tuple[Literal["trackio", "mlflow", "wandb"], ...]  # experiment trackers that training also tells its figures; install them yourself
-
-
-class LoopExecution(_Section):
-    """What a self-guided loop may use."""
-
-    round_minutes: Rate | None  # a round that takes longer is given up and counts as reverted; null = no limit
-    total_minutes: Rate | None  # of all its rounds together; then the loop stops; null = no limit
-    usd_per_hour: Annotated[float, Field(ge=0.0)]  # what an hour of this machine costs, for the history; 0 = nothing
-
-
-class Execution(_Section):
-    """Everything that decides how a run goes, never what it computes."""
-
-    root: str  # folder that holds data/ and models/
-    ledger: str  # SQLite file of teacher replies, relative to root
-    teacher: TeacherExecution
-    train: TrainExecution
-    loop: LoopExecution
-
-
-class Profile(_Section):
+class Profile(Section):
     """A complete profile: two halves and a name."""
 
     name: str

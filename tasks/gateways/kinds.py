@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.contracts.execution import TeacherExecution
 from tasks.contracts.recipes import Teacher as TeacherRecipe
-from tasks.contracts.recipes import TeacherExecution
 from tasks.gateways.caller import price_of
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.prices import Price, given_price, published_price

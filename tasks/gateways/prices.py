@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from genai_prices import Usage, calc_price
 
-from tasks.contracts.recipes import TokenPrice
+from tasks.contracts.execution import TokenPrice
 
 BATCH_SHARE = 0.5  # OpenAI's Batch API bills half of every token price (platform.openai.com/docs/guides/batch, as of 2026-11)
 _PROBE = 1000  # tokens: inside the first tier of models whose price rises with the prompt's length

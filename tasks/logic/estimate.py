@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.contracts.asks import Cost, Estimate
-from tasks.contracts.recipes import TeacherExecution
+from tasks.contracts.execution import TeacherExecution
 
 EXPECTED_LENGTH = 0.5  # of max_tokens, where the ledger holds no reply of this model yet
 EXPECTED_WRONG = 0.2  # of the questions and of the replies: a teacher that is right on four in five

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.contracts.recipes import Judge, TokenPrice
+from tasks.contracts.execution import TokenPrice
+from tasks.contracts.recipes import Judge
 from tasks.gateways.kinds import judge_pace
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.simulated_server import SimulatedServer

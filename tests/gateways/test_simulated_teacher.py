@@ -6,9 +6,9 @@ from json import loads
 
 import pytest
 
+from tasks.contracts.execution import TeacherExecution
 from tasks.contracts.failures import TeacherRefused
 from tasks.contracts.recipes import Teacher as TeacherRecipe
-from tasks.contracts.recipes import TeacherExecution
 from tasks.contracts.rows import Outcome
 from tasks.gateways.kinds import open_teacher
 from tasks.gateways.openai_teacher import OpenAITeacher

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.asks import Estimate
-from tasks.contracts.recipes import TeacherExecution
+from tasks.contracts.execution import TeacherExecution
 from tasks.logic.estimate import CHECK_LENGTH, Known, estimate
 
 PACE = TeacherExecution(
