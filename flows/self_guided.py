@@ -17,7 +17,8 @@ from tasks.align import align
 from tasks.announce import announce, final_state
 from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.outcomes import Corpus, Firing, Origin, RoundMade, Students
-from tasks.contracts.rows import Attempt, Drafted, Prediction
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Drafted, Prediction
 from tasks.draft import draft
 from tasks.explore import explore
 from tasks.gauge import gauge

@@ -9,7 +9,8 @@ from prefect.logging import get_run_logger
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows
 from tasks.contracts.jobs import AnswerStep
 from tasks.contracts.recipes import Explore, Student
-from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Request
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Arm, Completion, Curated, Drafted, Request
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.exploring import attempts, explored, explored_questions, extra_requests, hard_questions, reading_requests

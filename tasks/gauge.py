@@ -7,7 +7,8 @@ from collections import Counter
 from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.jobs import ScoreStep
 from tasks.contracts.recipes import Student
-from tasks.contracts.rows import Arm, Completion, Drafted, Gauged, Likelihood, Pair, Spoken
+from tasks.contracts.rounds import Gauged, Likelihood, Spoken
+from tasks.contracts.rows import Arm, Completion, Drafted, Pair
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.gauging import gauged, gauged_texts, read_by

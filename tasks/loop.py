@@ -18,7 +18,8 @@ from tasks.contracts.failures import DataError
 from tasks.contracts.loops import PAGE, START, LoopFolder, Move, round_label
 from tasks.contracts.outcomes import Firing, Origin, RoundMade, Students, read_run
 from tasks.contracts.recipes import Recipe
-from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Verdict
+from tasks.contracts.rounds import Attempt, Gauged, Round
+from tasks.contracts.rows import Pair, Prediction, Verdict
 from tasks.foresee import foreseen
 from tasks.logic.gates import hardest_third
 from tasks.logic.loops import Turn, best_round, lineage, made_up, next_turn, stop_reason

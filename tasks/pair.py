@@ -8,7 +8,8 @@ from tasks.contracts.artifacts import ModelRef, TableRef, read_rows, write_rows
 from tasks.contracts.failures import GuardError
 from tasks.contracts.jobs import ReferenceStep, StepResult, Weights
 from tasks.contracts.recipes import PairRecipe, Student
-from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Pair, Taught
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Arm, Completion, Curated, Drafted, Pair, Taught
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.pairs import TOO_LONG, balance_chosen, build_pairs, pair_questions, with_disagreement, without_drafts

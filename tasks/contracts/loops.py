@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tasks.contracts.artifacts import ArtifactRoot, ModelRef, read_rows, write_atomically, write_rows
 from tasks.contracts.failures import ArtifactError, DataError
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 
 START = "start"
 _ROUNDS, _MOVES, PAGE = "rounds.parquet", "moves.json", "loop.html"

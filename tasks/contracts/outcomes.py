@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.failures import DataError
-from tasks.contracts.rows import Attempt, Curated, Drafted, Gauged, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
+from tasks.contracts.rounds import Attempt, Gauged
+from tasks.contracts.rows import Curated, Drafted, Judgement, Pair, Prediction, Question, Score, Taught, TokenShare
 
 
 class _Outcome(BaseModel):

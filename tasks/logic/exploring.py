@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tasks.contracts.recipes import Explore
-from tasks.contracts.rows import Arm, Attempt, Completion, Curated, Drafted, Request, Verdict
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Arm, Completion, Curated, Drafted, Request, Verdict
 from tasks.logic.asking import arm_requests
 from tasks.logic.benchmarks import Benchmark
 

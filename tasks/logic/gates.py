@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Attempt, Gauged, Prediction, Round
+from tasks.contracts.rounds import Attempt, Gauged, Round
+from tasks.contracts.rows import Prediction
 from tasks.logic.scores import changes, is_right, score
 from tasks.logic.statistics import ALPHA, mcnemar
 

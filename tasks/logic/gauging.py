@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tasks.contracts.rows import Completion, Gauged, Likelihood, Pair, Request, Spoken
+from tasks.contracts.rounds import Gauged, Likelihood, Spoken
+from tasks.contracts.rows import Completion, Pair, Request
 from tasks.logic.round_pairs import fresh_pairs
 
 CHOSEN, SOURCE, OWN = "chosen", "source", "own"

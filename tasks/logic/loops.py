@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Align, Loop, Stop
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.gates import significant
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 
 from tasks.contracts.recipes import PairRecipe
-from tasks.contracts.rows import Arm, Attempt, Curated, Drafted, Pair, Verdict
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Arm, Curated, Drafted, Pair, Verdict
 from tasks.logic.benchmarks import Benchmark
 from tasks.logic.pairs import Paired, balance_chosen, own_pair, pair_fault, same_facts
 

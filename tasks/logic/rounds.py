@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Attempt, Gauged, Pair, Prediction, Round, Tails, Verdict
+from tasks.contracts.rounds import Attempt, Gauged, Round, Tails
+from tasks.contracts.rows import Pair, Prediction, Verdict
 from tasks.logic.gates import Standing, gate, hardest_third, standing
 from tasks.logic.loops import best_before
 from tasks.logic.round_pairs import fresh_pairs

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from scipy.spatial.distance import jensenshannon
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.rows import Attempt, Gauged, Pair, Tails
+from tasks.contracts.rounds import Attempt, Gauged, Tails
+from tasks.contracts.rows import Pair
 
 _BINS = 5
 _UNLIKELY = 0.9  # quantile of the first alignment's perplexities above which a text was unlikely before the loop

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.artifacts import read_rows, write_rows
 from tasks.contracts.jobs import Machine, ReferenceStep, ScoreStep
-from tasks.contracts.rows import Likelihood, Pair, Spoken
+from tasks.contracts.rounds import Likelihood, Spoken
+from tasks.contracts.rows import Pair
 from tasks.training.completions import score_completions, scored_tokens
 from tasks.training.engine import compile_for_scoring
 from tasks.training.guards import four_bit, labels_survive

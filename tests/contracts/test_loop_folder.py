@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.contracts.artifacts import ArtifactRoot, ModelRef
 from tasks.contracts.failures import ArtifactError, DataError
 from tasks.contracts.loops import LoopFolder
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 
 
 def ref(name: str) -> ModelRef:

@@ -23,7 +23,8 @@ from tasks.contracts.artifacts import Address, ModelRef, read_rows, write_rows
 from tasks.contracts.jobs import Job, SftStep
 from tasks.contracts.outcomes import Firing
 from tasks.contracts.recipes import Lora, Sft
-from tasks.contracts.rows import Example, Question, Round
+from tasks.contracts.rounds import Round
+from tasks.contracts.rows import Example, Question
 from tasks.logic.benchmarks import pocketqa, yes_no
 from tasks.training.launch import run_job
 from tests.flows.pipeline import PROFILE, PROJECT, Pipeline, wait_for

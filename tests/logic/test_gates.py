@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Attempt, Gauged, Prediction, Round
+from tasks.contracts.rounds import Attempt, Gauged, Round
+from tasks.contracts.rows import Prediction
 from tasks.logic.gates import Standing, gate, hardest_third, significant, standing
 from tests.logic.report.sample_rounds import sample_rounds
 

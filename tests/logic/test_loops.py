@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tasks.contracts.loops import round_label
 from tasks.contracts.profiles import load_profile
 from tasks.contracts.recipes import Recipe, Stop
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.loops import best_before, best_round, lineage, made_up, next_turn, pair_yield, stop_reason
 
 STOP = Stop(max_rounds=6, rejections=2, flat_rounds=2, min_pair_yield=0.3)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.recipes import PairRecipe
-from tasks.contracts.rows import Arm, Attempt, Curated, Pair
+from tasks.contracts.rounds import Attempt
+from tasks.contracts.rows import Arm, Curated, Pair
 from tasks.logic.round_pairs import fresh_pairs, paired, round_pairs, that_fit, with_replay
 from tests.logic.rows_of import BENCHMARK, curated, questions
 

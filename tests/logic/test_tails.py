@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.rows import Attempt, Gauged, Pair, Tails
+from tasks.contracts.rounds import Attempt, Gauged, Tails
+from tasks.contracts.rows import Pair
 from tasks.logic.tails import difficulty_bins, distinct_2, divergence, gini, no_tails, tails
 
 RIGHTS = st.lists(st.integers(0, 8), min_size=1, max_size=25)

@@ -12,7 +12,8 @@ import psutil
 from tasks.contracts.artifacts import write_rows
 from tasks.contracts.jobs import AlignStep, AnswerStep, Machine, ReferenceStep, ScoreStep, SftStep, Weights
 from tasks.contracts.recipes import Align, Lora, Phase, Sft
-from tasks.contracts.rows import Exam, Example, Pair, Request, Spoken
+from tasks.contracts.rounds import Spoken
+from tasks.contracts.rows import Exam, Example, Pair, Request
 
 MACHINE = Machine(device="cpu", processes=1, batch_tokens=160, gpu_memory_gib=None, recompute="auto", compile="auto", generate_batch=4, report_to=())
 SIDES = ("chosen", "rejected")

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.jobs import Job
 from tasks.contracts.recipes import Phase
-from tasks.contracts.rows import Completion, Exam, Likelihood, Pair
+from tasks.contracts.rounds import Likelihood
+from tasks.contracts.rows import Completion, Exam, Pair
 from tasks.training.launch import run_job
 from tests.training.jobs import MACHINE, PLAIN, align_recipe, align_step, answer_step, examples, pairs, reference_step, requests, score_step, sft_step, spoken
 

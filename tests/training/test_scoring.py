@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.contracts.artifacts import read_rows
 from tasks.contracts.jobs import Job
-from tasks.contracts.rows import Likelihood, Pair
+from tasks.contracts.rounds import Likelihood
+from tasks.contracts.rows import Pair
 from tasks.training.launch import run_job
 from tasks.training.reference import run_reference, run_score
 from tasks.training.sft import run_sft

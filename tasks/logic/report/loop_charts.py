@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.report.charts import Tick, nice_ticks
 
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 36

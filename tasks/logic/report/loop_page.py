@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tasks.contracts.loops import round_label
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.report import words
 from tasks.logic.report.loop_charts import dev_charts, tail_charts
 from tasks.logic.report.loop_words import headline, loop_rows, status

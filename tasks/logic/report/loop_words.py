@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tasks.contracts.loops import round_label
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.report import words
 from tasks.logic.report.audit_view import Remark
 from tasks.logic.scores import Comparison, Finding

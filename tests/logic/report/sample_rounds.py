@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks.contracts.recipes import Gate
-from tasks.contracts.rows import Round, Tails
+from tasks.contracts.rounds import Round, Tails
 from tasks.logic.tails import no_tails
 
 GATE = Gate(

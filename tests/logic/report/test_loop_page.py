@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts.rows import Round
+from tasks.contracts.rounds import Round
 from tasks.logic.report.loop_charts import dev_charts, round_chart, tail_charts
 from tasks.logic.report.loop_page import loop_markdown, render_loop
 from tasks.logic.report.loop_words import figure, headline, loop_rows, status
