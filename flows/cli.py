@@ -165,7 +165,7 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run f
 
 
 @app.command()
-def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs, one a seed")]) -> None:
+def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs: one a seed, a split or both")]) -> None:
     """Pool the comparisons of several runs (seeds, splits) of one profile: runs and questions are resampled together, and each question counts once."""
     from tasks.runs import pool_runs
 

@@ -1,4 +1,4 @@
-"""Read finished runs: show one as Markdown, pool the comparisons of several that differ in their seed."""
+"""Read finished runs: show one as Markdown, pool the comparisons of several that differ in seed or split."""
 
 from __future__ import annotations
 

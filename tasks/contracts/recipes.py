@@ -94,8 +94,10 @@ class Sft(Section):
     warmup: Share
     effective_batch: Positive
     max_length: Positive
-    verdict_weight: Annotated[float, Field(ge=1.0)]  # factor on the loss of the verdict, one token among a hundred
-    direct_weight: Annotated[float, Field(ge=0.0)]  # weight of the direct example trained beside the reasoning of a question in Track B; 0 = none
+    verdict_weight: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]  # factor on the loss of the verdict, one token among a hundred
+    direct_weight: Annotated[
+        float, Field(ge=0.0, allow_inf_nan=False)
+    ]  # weight of the direct example trained beside the reasoning of a question in Track B; 0 = none
     counterfactual_weight: Share  # weight of the flipped verdict after reasoning that leads to it, reasoning given (SCOTT); 0 = none
     select_questions: Count  # dev questions answered after each epoch to keep the best one; 0 = the last epoch
     lora: Lora

@@ -46,8 +46,8 @@ def folds(asked: Iterable[str], known: Iterable[str]) -> list[Fold]:
 def modest_threshold(margins: Sequence[float], gold: Sequence[bool]) -> float:
     """The threshold closest to 0 whose accuracy is within one standard error of the best (the rule of Breiman et al. 1984 for choosing the simpler tree).
 
-    Candidates are 0 and the midpoints between neighbouring margins. The best one itself would be chosen by noise: on 200 StrategyQA questions it cost
-    unbiased students 0.6 to 1 point of accuracy on others, this one nothing, and a student that leans to one side is still moved.
+    Candidates are 0 and the midpoints between neighbouring margins. The best one itself would be chosen by noise: chosen on 200 StrategyQA
+    questions it cost students that lean to no side 0.6 points of accuracy on others, on average, and this one nothing; who leans is still moved.
     """
     values = np.unique(np.asarray(margins, dtype=np.float64))
     candidates = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])

@@ -40,12 +40,13 @@ def sft_examples(
     Track A and its matched twin: one direct example a question. Track B: the reasoning of every curated reply as the completion (or in the
     prompt, as the original project had it), with a direct example beside it where `direct_weight` > 0. facts_only: Track A plus each gold fact
     once as plain text. shuffled_rationale: Track B's text with another question's reasoning under the question's own verdict. A question that
-    rebalancing repeats has its examples as often. One that nobody asked the teacher about has its direct example in every track, so that all
-    see the same questions and gold labels.
+    rebalancing repeats has its examples as often. One that nobody asked the teacher about has its direct example in every track, in Track B
+    with the weight of the others' direct examples, so that all see the same questions and gold labels.
     """
     rows = [row for row in curated if row.role == "sft"]
     reasoned = [row for row in rows if row.provenance != "unasked"]
-    bare = [replace(_direct(row, benchmark, weight=row.weight), verdict_factor=row.verdict_factor) for row in rows if row.provenance == "unasked"]
+    alone = direct_weight if track is Track.TRACK_B and direct_weight else 1.0
+    bare = [replace(_direct(row, benchmark, weight=alone * row.weight), verdict_factor=row.verdict_factor) for row in rows if row.provenance == "unasked"]
     match track:
         case Track.TRACK_A | Track.TRACK_A_MATCHED:
             return [_direct(row, benchmark, weight=row.direct_weight) for row in occurrences(rows)]

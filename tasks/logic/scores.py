@@ -28,7 +28,7 @@ class Comparison:
     """Two models on the same questions; differences are shares, new minus old. See `finding` for `verdict`."""
 
     name: str
-    n: int  # paired answers, over all seeds
+    n: int  # questions that both answered, over all runs
     difference: float
     ci_low: float
     ci_high: float
@@ -134,13 +134,14 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def finding(*, difference: float, interval: Interval, p_holm: float, claim: float) -> Finding:
     """What the data say about "the difference is at least `claim`".
 
-    With a claim of 0 or more (superiority), *pass* is a positive difference of at least `claim` that is significant after Holm (p_holm < 0.05); *fail* is
-    an interval wholly below the claim, or a significant loss. With a negative claim (not worse by that much), *pass* is an interval wholly above the
+    With a claim of 0 or more (superiority), *pass* is a difference of at least `claim` that is significant after Holm (p_holm < 0.05) and whose interval
+    is wholly above 0 (over several runs the p value takes the runs as they are, the interval does not); *fail* is an interval wholly below the claim, or
+    a significant loss. With a negative claim (not worse by that much), *pass* is an interval wholly above the
     claim and *fail* one wholly below. Everything else is *underpowered*: these data decide neither way, and `minimal_detectable` says what they could.
     """
     significant = p_holm < ALPHA
     if claim >= 0:
-        passed = significant and difference > 0 and difference >= claim
+        passed = significant and interval.low > 0 and difference >= claim
         failed = interval.high < claim or (significant and difference < 0)
     else:
         passed, failed = interval.low > claim, interval.high < claim

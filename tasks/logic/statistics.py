@@ -111,11 +111,11 @@ def paired_bootstrap(new: Sequence[bool], old: Sequence[bool], *, resamples: int
 
 
 def pooled_bootstrap(runs: Sequence[Mapping[str, float]], *, resamples: int, seed: int) -> Interval:
-    """95 % bootstrap of the mean difference over several seeds, resampling seeds and questions independently (Owen 2007, "pigeonhole").
+    """95 % bootstrap of the mean difference over several runs, resampling runs and questions independently (Owen 2007, "pigeonhole").
 
-    Each run maps a question id to new - old in [-1, 1]. Questions that runs share are resampled together, so a question that is hard for every seed
-    is not counted as several independent ones. The interval errs on the wide side: noise that belongs to one seed and one question alone is drawn twice.
-    Raises DataError when there is no run or an empty one.
+    Each run maps a question id to new - old in [-1, 1]. Questions that runs share are resampled together, and a question counts once, by its mean over
+    the runs that read it: what is hard for every seed is not several independent findings. The interval errs on the wide side: noise that belongs to
+    one run and one question alone is drawn twice. Raises DataError when there is no run or an empty one.
     """
     if not runs or not all(runs):
         raise DataError("a pooled comparison needs at least one run and at least one question in each")
@@ -128,9 +128,10 @@ def pooled_bootstrap(runs: Sequence[Mapping[str, float]], *, resamples: int, see
         size = min(_CHUNK, resamples - start)
         questions = generator.multinomial(len(qids), np.full(len(qids), 1 / len(qids)), size=size)
         seeds = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=size)
-        total = (seeds * (questions @ change.T)).sum(axis=1)
-        count = (seeds * (questions @ present.T)).sum(axis=1)
-        draws.append(total[count > 0] / count[count > 0])  # a draw without a single answer is no draw
+        read = seeds @ present  # readings of each question [size, questions]
+        means = np.divide(seeds @ change, read, out=np.zeros_like(read), where=read > 0)
+        count = (questions * (read > 0)).sum(axis=1)
+        draws.append((questions * means).sum(axis=1)[count > 0] / count[count > 0])  # a draw without a single answer is no draw
     return _percentiles(np.concatenate(draws))
 
 

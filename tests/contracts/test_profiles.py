@@ -124,9 +124,9 @@ def test_contradictions_are_explained(overrides: dict[str, Any], words: str) -> 
     assert any(words in fault for fault in faults(overrides))
 
 
-def test_folds_are_named_splits_of_strategyqa() -> None:
-    for fold in ("cv2-1", "cv5-4", "cv10-9"):
-        assert load_profile("strategyqa-8gb", folder=PROFILES, overrides={**STRATEGYQA, "recipe.sample.split": fold}).recipe.sample.split == fold
+def test_folds_and_a_last_fit_are_named_splits_of_strategyqa() -> None:
+    for split in ("cv2-1", "cv5-4", "cv10-9", "hub_refit"):
+        assert load_profile("strategyqa-8gb", folder=PROFILES, overrides={**STRATEGYQA, "recipe.sample.split": split}).recipe.sample.split == split
 
 
 def test_a_ledger_export_may_hold_checks_and_recorded_lines_may_not(tmp_path: Path) -> None:

@@ -100,13 +100,15 @@ def test_nobody_keeps_the_own_rationale(n: int, seed: int) -> None:
     assert sorted(row.reasoning for row in shuffled) == sorted(row.reasoning for row in rows)
 
 
-@pytest.mark.parametrize("direct_weight", [0.0, 0.5])
-def test_a_question_that_nobody_asked_about_is_a_direct_example_in_every_track(direct_weight: float) -> None:
+@pytest.mark.parametrize(("direct_weight", "in_track_b"), [(0.0, 1.0), (0.5, 0.5), (5.0, 5.0)])
+def test_a_question_that_nobody_asked_about_is_a_direct_example_in_every_track(direct_weight: float, in_track_b: float) -> None:
     asked, bare = questions(6)[:4], questions(6)[4:]
     rows = [curated(row) for row in asked] + [curated(row, provenance="unasked", reasoning="", asked=(), answered=()) for row in bare]
     for track in Track:
         made = sft_examples(rows, track=track, benchmark=BENCHMARK, reasoning="completion", direct_weight=direct_weight, seed=0)
-        assert [(row.arm, row.weight) for row in made if row.qid in {each.qid for each in bare}] == [("direct", 1.0)] * 2
+        assert [(row.arm, row.weight) for row in made if row.qid in {each.qid for each in bare}] == [
+            ("direct", in_track_b if track is Track.TRACK_B else 1.0)
+        ] * 2
         assert {row.qid for row in made if row.qid} == {row.qid for row in rows}
 
 

@@ -156,6 +156,17 @@ def test_seeds_that_read_the_same_questions_are_no_further_questions():
     assert flat.p_value > 0.5
 
 
+def test_runs_that_overlap_in_part_have_an_interval_around_their_difference():
+    new, old = outcomes(gained=90, lost=10, both=100)  # the first half gains, the second does not
+    half = [(new[:100], [old[:100]])] * 3
+    found = compare_pooled("x", [*half, *[(new, [old])] * 3], resamples=4000, seed=0)
+    assert found.n == 200
+    assert found.difference == pytest.approx(80 / 200)  # and not the mean over readings, in which the first half stands twice
+    alone = compare("x", new, old, resamples=4000, seed=0)
+    assert found.ci_low == pytest.approx(alone.ci_low, abs=0.03)
+    assert found.ci_low < found.difference < found.ci_high
+
+
 def test_against_several_readings_a_question_counts_by_their_mean():
     new, old = outcomes(gained=60, lost=10, both=130)
     alone, twice = (compare_mean("x", new, olds, resamples=4000, seed=0) for olds in ([old], [old, old]))
@@ -175,7 +186,8 @@ def test_against_several_readings_a_question_counts_by_their_mean():
     ("difference", "interval", "p_holm", "claim", "expected"),
     [
         (0.05, (0.01, 0.09), 0.01, 0.0, "pass"),
-        (0.05, (0.01, 0.09), 0.06, 0.0, "underpowered"),  # Holm decides, not the interval
+        (0.05, (0.01, 0.09), 0.06, 0.0, "underpowered"),  # the interval alone does not decide
+        (0.05, (-0.01, 0.11), 0.01, 0.0, "underpowered"),  # nor a p value alone, which takes runs as they are
         (-0.05, (-0.09, -0.01), 0.01, 0.0, "fail"),
         (-0.01, (-0.05, 0.03), 0.60, 0.0, "underpowered"),
         (0.12, (0.06, 0.18), 0.001, 0.10, "pass"),

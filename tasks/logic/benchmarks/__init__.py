@@ -198,7 +198,7 @@ class _StrategyQA(_YesNo):
     exemplars = staticmethod(strategyqa.exemplars)
 
     def sample(self, *, rows: Sequence[Mapping[str, Any]], named_split: str | None, kinds: Sequence[str] | None, split: str, n: int, seed: int) -> Sampled:
-        """Questions out of official rows under one of the three named splits."""
+        """Questions out of official rows under one of the named splits."""
         return strategyqa.sample(rows=rows, named_split=named_split or "", split=split, n=n, seed=seed)
 
     def splits(

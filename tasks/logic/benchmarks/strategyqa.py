@@ -2,7 +2,7 @@
 
 Splits: `hub` 1,038 / 565 / 687 (train / dev / test), `finetune_cot` 1,603 / 687 (Ho et al. 2022; dev is a fixed stratified 200 of its train) and
 `author` 2,061 / 229 (no test). They are lists of question ids in `strategyqa_splits.json`; both the released and the authors' own ids are known.
-`hub_refit` tests what `hub` tests and trains on all else but for every eighth question, which stays dev: 1,403 / 200 / 687, as finetune_cot has them.
+`hub_refit` tests what `hub` tests and trains on all else but for every eighth question, which stays dev: 1,401 / 202 / 687.
 Beside them cvK-I is fold I of a cross-validation over all questions: its test split is that fold, and over all K folds each question is tested once.
 """
 
@@ -176,6 +176,8 @@ def _folded(questions: Sequence[Question], fold: Fold) -> list[Question]:
 
 def _refitted(questions: Sequence[Question]) -> list[Question]:
     """Questions in their order; of those outside the test split every eighth of either answer is dev, drawn by id, and the others are train."""
+    if not any(each.split == "dev" for each in questions):
+        raise DataError(f"{REFIT} trains on hub's dev questions too, and the question file has none; give the file that holds them, or use hub")
     ranks: Counter[str] = Counter()
     split: dict[str, str] = {}
     for question in sorted((each for each in questions if each.split != "test"), key=lambda each: hashlib.sha256(each.qid.encode()).digest()):

@@ -62,6 +62,8 @@ def test_a_last_fit_tests_what_hub_tests_and_trains_on_the_rest_but_for_an_eight
     shares = [sum(question.answer == "yes" for question in refit[split].questions) / len(ids[split]) for split in ("train", "dev")]
     assert shares[0] == pytest.approx(shares[1], abs=0.005)
     assert all(question.split == split for split, each in refit.items() for question in each.questions)
+    with pytest.raises(DataError, match="has none; give the file that holds them, or use hub"):
+        read_questions([row for row, (_, _, codes) in zip(ROWS, IDS, strict=True) if codes[0] != "d"], named_split="hub_refit")
 
 
 FOLDS = [read_questions(ROWS, named_split=f"cv5-{number}") for number in range(5)]
