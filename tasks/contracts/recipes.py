@@ -212,8 +212,8 @@ class Gate(Section):
 
     min_gain: Annotated[float, Field(ge=-1.0, le=1.0)]  # over the best accuracy of those it descends from; negative = it may fall by this much
     worse_p: Share  # and a fall against the last accepted student must have at least this p (exact McNemar)
-    max_yes_shift: Share  # of its share of "yes" from gold's
-    max_unparsed: Share
+    max_yes_shift: Share  # of its share of "yes" from gold's; its parent's, where that is more
+    max_unparsed: Share  # its parent's, where that is more
     max_length_change: Rate  # of its mean answer in tokens from the start student's, as a share of that
     min_chosen_log_ratio: Annotated[float, Field(le=0.0)]  # nats a token of the round's chosen texts, against the last accepted student
     max_hard_loss: Share  # fall of accuracy on the third of dev that the start student finds hardest

@@ -95,14 +95,15 @@ def hardest_third(attempts: Sequence[Attempt], read: Sequence[Prediction]) -> fr
 def gate(found: Standing, *, parent: Standing, start: Standing, best: float, gold_yes: float, recipe: Gate) -> list[Check]:
     """Every condition, passed or not, in the order of the recipe; the student is accepted where all are passed.
 
-    `best` is the highest accuracy of the parent and those it descends from, `gold_yes` the share of yes among dev's labels. What was not measured fails
-    and says so, except the log-ratio of fresh chosen texts in a round without any.
+    `best` is the highest accuracy of the parent and those it descends from, `gold_yes` the share of yes among dev's labels. A parent that is itself outside
+    a bound on the share of yes or of texts without a verdict is the bound: its students may mend that, and not make it worse. What was not measured fails and
+    says so, except the log-ratio of fresh chosen texts in a round without any.
     """
     return [
         _gain(found, best=best, recipe=recipe),
         _fall(found, recipe=recipe),
-        _yes_shift(found, gold_yes=gold_yes, recipe=recipe),
-        _unparsed(found, recipe=recipe),
+        _yes_shift(found, parent=parent, gold_yes=gold_yes, recipe=recipe),
+        _unparsed(found, parent=parent, recipe=recipe),
         _length_change(found, start=start, recipe=recipe),
         _chosen(found, recipe=recipe),
         _hard_loss(found, parent=parent, recipe=recipe),
@@ -141,17 +142,23 @@ def _fall(found: Standing, *, recipe: Gate) -> Check:
     return _at_least("worse_p", value, recipe.worse_p, within=f"{fell}, which may be chance ({chance})", beyond=f"{fell}, which is hardly chance ({chance})")
 
 
-def _yes_shift(found: Standing, *, gold_yes: float, recipe: Gate) -> Check:
-    shift = abs(found.yes_rate - gold_yes)
-    away, limit = _apart(100 * shift, 100 * recipe.max_yes_shift)
+def _yes_shift(found: Standing, *, parent: Standing, gold_yes: float, recipe: Gate) -> Check:
+    shift, bound, whose = abs(found.yes_rate - gold_yes), *_or_parents(recipe.max_yes_shift, abs(parent.yes_rate - gold_yes))
+    away, limit = _apart(100 * shift, 100 * bound)
     said = f"it says yes to {100 * found.yes_rate:.1f} % of dev, {away} points from gold's {100 * gold_yes:.1f} %"
-    return _at_most("max_yes_shift", shift, recipe.max_yes_shift, within=f"{said}; {limit} are allowed", beyond=f"{said}; no more than {limit} are allowed")
+    return _at_most("max_yes_shift", shift, bound, within=f"{said}; {limit}{whose} are allowed", beyond=f"{said}; no more than {limit}{whose} are allowed")
 
 
-def _unparsed(found: Standing, *, recipe: Gate) -> Check:
-    share, limit = _apart(100 * found.unparsed, 100 * recipe.max_unparsed)
+def _unparsed(found: Standing, *, parent: Standing, recipe: Gate) -> Check:
+    bound, whose = _or_parents(recipe.max_unparsed, parent.unparsed)
+    share, limit = _apart(100 * found.unparsed, 100 * bound)
     said = f"{share} % of its dev answers have no verdict"
-    return _at_most("max_unparsed", found.unparsed, recipe.max_unparsed, within=f"{said}; {limit} % may", beyond=f"{said}; no more than {limit} % may")
+    return _at_most("max_unparsed", found.unparsed, bound, within=f"{said}; {limit} %{whose} may", beyond=f"{said}; no more than {limit} %{whose} may")
+
+
+def _or_parents(bound: float, parents: float) -> tuple[float, str]:
+    """The recipe's bound, or the parent's figure where that is more, and how a sentence says so."""
+    return (parents, ", its parent's,") if parents > bound + _ROUNDING else (bound, "")
 
 
 def _length_change(found: Standing, *, start: Standing, recipe: Gate) -> Check:

@@ -113,6 +113,17 @@ def test_a_lean_to_no_that_costs_no_accuracy_is_named_for_the_yes_rate_alone() -
     assert failed(lean).keys() == {"max_yes_shift"}
 
 
+def test_a_start_that_leans_may_be_mended_and_not_made_worse() -> None:
+    leaning = replace(PARENT, yes_rate=0.85, unparsed=0.05)
+    half = dev(says=dict.fromkeys(range(0, 40, 2), "yes") | dict.fromkeys(range(4), "unparsed"))
+    assert {"max_yes_shift", "max_unparsed"} <= failed(half).keys()
+    assert failed(half, parent=leaning) == {}
+    worse = dev(says=dict.fromkeys(range(0, 180, 2), "yes") | dict.fromkeys(range(181, 209, 2), "unparsed"))
+    said = failed(worse, parent=replace(leaning, yes_rate=0.6))
+    assert said["max_yes_shift"] == "it says yes to 81.7 % of dev, 31.7 points from gold's 50.0 %; no more than 10.0, its parent's, are allowed"
+    assert said["max_unparsed"] == "5.8 % of its dev answers have no verdict; no more than 5.0 %, its parent's, may"
+
+
 def test_lost_verdicts_are_named() -> None:
     said = failed(dev(wrong=range(4, 34), says=dict.fromkeys(range(4), "unparsed")))
     assert said == {"max_unparsed": "1.7 % of its dev answers have no verdict; no more than 1.0 % may"}
@@ -198,7 +209,8 @@ def test_an_accuracy_exactly_on_its_bound_is_inside_and_one_question_less_is_not
 def test_a_yes_rate_on_the_bound_is_inside(n: int, data: st.DataObject, most: float) -> None:
     said, gold = data.draw(st.integers(0, n)), data.draw(st.integers(0, n))
     recipe = RECIPE.model_copy(update={"max_yes_shift": most})
-    check = gate(replace(PARENT, yes_rate=said / n), parent=PARENT, start=PARENT, best=0.0, gold_yes=gold / n, recipe=recipe)[2]
+    parent = replace(PARENT, yes_rate=gold / n)
+    check = gate(replace(PARENT, yes_rate=said / n), parent=parent, start=PARENT, best=0.0, gold_yes=gold / n, recipe=recipe)[2]
     assert check.passed == (abs(Fraction(said, n) - Fraction(gold, n)) <= Fraction(str(most)))
 
 
