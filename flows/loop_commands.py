@@ -33,7 +33,8 @@ def loop(
     from flows.loop_progress import loop_with_progress
 
     try:
-        Console().print(asyncio.run(loop_with_progress(profile, parse_changes(changes or []), rounds=rounds, console=console)))
+        out = Console()
+        out.print(asyncio.run(loop_with_progress(profile, parse_changes(changes or []), rounds=rounds, console=console, width=out.width)))
     except SocratuneError as error:
         stop(error)
     except KeyboardInterrupt:

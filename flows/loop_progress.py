@@ -19,10 +19,12 @@ from tasks.contracts.outcomes import Firing
 from tasks.loop import history, promote, roll_back
 
 _SHOWN = ("round", "verdict", "right", "gain", "p", "yes", "tokens", "chosen", "hardest", "drift", "pairs", "time")
+_NARROW = ("round", "verdict", "right", "gain", "p", "yes", "hardest", "time")  # what fits 80 columns; the page has them all
+_WIDE = 125  # columns of a terminal that holds all
 
 
-async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, rounds: int, console: Console) -> RenderableType:
-    """Make so many rounds, each a firing as the schedule would make it; returns what to print at the end."""
+async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, rounds: int, console: Console, width: int) -> RenderableType:
+    """Make so many rounds, each a firing as the schedule would make it; returns what to print at the end, for a terminal of `width` columns."""
     plan = open_plan(profile, overrides)
     firing: Firing | None = None
     with bars(console):
@@ -32,12 +34,13 @@ async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, roun
             if firing.stopped:
                 break
     folder = await _folder(plan, profile)
+    names = _SHOWN if width >= _WIDE else _NARROW
     table = Table(
-        *(Column(name, overflow="fold") for name in _SHOWN), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}"
+        *(Column(name, overflow="fold") for name in names), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}"
     )
     rows = history(folder)
     for row in rows:
-        table.add_row(*(str(row[name]) for name in _SHOWN))
+        table.add_row(*(str(row[name]) for name in names))
     reasons = [Text(f"round {row['round']} was reverted: {row['why']}") for row in rows if row["why"]]
     stopped = [Text(f"The loop ended itself: {firing.stopped}")] if firing and firing.stopped else []
     return Group(table, *reasons, *stopped, Text(f"page: {folder.path}/{PAGE}" if rows else "no round yet"))
