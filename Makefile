@@ -7,6 +7,9 @@ PORT ?= 4200
 API := http://$(HOST):$(PORT)/api
 LOGS := data/logs
 HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null
+# What a shell starts in the background ignores Ctrl-C's signal, which is what Prefect's processes turn a request to end into: they would live on.
+ENDABLE = nohup $(BIN)/python -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])'
+GONE = i=0; while kill -0 $$pid 2>/dev/null && [ $$i -lt 15 ]; do sleep 1; i=$$((i + 1)); done; ! kill -9 $$pid 2>/dev/null
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
@@ -64,7 +67,7 @@ bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)
-	$(HEALTHY) || { PREFECT_SERVER_UI_API_URL=$(API) nohup $(BIN)/prefect server start --host $(HOST) --port $(PORT) >$(LOGS)/server.log 2>&1 & echo $$! >$(LOGS)/server.pid; }
+	$(HEALTHY) || { PREFECT_SERVER_UI_API_URL=$(API) $(ENDABLE) $(BIN)/prefect server start --host $(HOST) --port $(PORT) >$(LOGS)/server.log 2>&1 & echo $$! >$(LOGS)/server.pid; }
 	until $(HEALTHY); do sleep 1; done
 	export PREFECT_API_URL=$(API); set -e; \
 	$(BIN)/prefect work-pool create local --type process --overwrite; \
@@ -75,13 +78,16 @@ up: install  ## start a Prefect server (or use the one that runs), a work pool a
 	id=$$($(BIN)/prefect deployment inspect evaluate/evaluate --output json | $(BIN)/python -c "import json, sys; print(json.load(sys.stdin)['id'])"); \
 	sed "s/EVALUATE/$$id/" deployments/automations/loop-accepted.yaml >$(LOGS)/loop-accepted.yaml; \
 	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }; \
-	nohup $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid
+	kill -0 $$(cat $(LOGS)/worker.pid 2>/dev/null) 2>/dev/null || { \
+	$(ENDABLE) $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid; }
 	@echo "The UI:  http://$(HOST):$(PORT)"
 	@echo "Run:     PREFECT_API_URL=$(API) $(BIN)/prefect deployment run 'full-pipeline/demo' --watch"
 
-down:  ## stop what `make up` started
-	-kill $$(cat $(LOGS)/worker.pid) && rm $(LOGS)/worker.pid
-	-kill $$(cat $(LOGS)/server.pid) && rm $(LOGS)/server.pid && while $(HEALTHY); do sleep 1; done
+down:  ## stop what `make up` started, the worker first: it tells the server
+	@for each in worker server; do \
+	[ -f $(LOGS)/$$each.pid ] || continue; \
+	pid=$$(cat $(LOGS)/$$each.pid); kill $$pid 2>/dev/null; $(GONE) || true; rm $(LOGS)/$$each.pid; echo "stopped the $$each"; \
+	done
 
 clean:  ## forget caches of the tools, not the artifacts
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
