@@ -9,7 +9,6 @@ LOGS := data/logs
 HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null
 # What a shell starts in the background ignores Ctrl-C's signal, which is what Prefect's processes turn a request to end into: they would live on.
 ENDABLE = nohup $(BIN)/python -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])'
-GONE = i=0; while kill -0 $$pid 2>/dev/null && [ $$i -lt 15 ]; do sleep 1; i=$$((i + 1)); done; ! kill -9 $$pid 2>/dev/null
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
@@ -78,7 +77,7 @@ up: install  ## start a Prefect server (or use the one that runs), a work pool a
 	id=$$($(BIN)/prefect deployment inspect evaluate/evaluate --output json | $(BIN)/python -c "import json, sys; print(json.load(sys.stdin)['id'])"); \
 	sed "s/EVALUATE/$$id/" deployments/automations/loop-accepted.yaml >$(LOGS)/loop-accepted.yaml; \
 	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }; \
-	kill -0 $$(cat $(LOGS)/worker.pid 2>/dev/null) 2>/dev/null || { \
+	ps -p "$$(cat $(LOGS)/worker.pid 2>/dev/null)" -o args= 2>/dev/null | grep -q 'prefect worker start' || { \
 	$(ENDABLE) $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid; }
 	@echo "The UI:  http://$(HOST):$(PORT)"
 	@echo "Run:     PREFECT_API_URL=$(API) $(BIN)/prefect deployment run 'full-pipeline/demo' --watch"
@@ -86,7 +85,9 @@ up: install  ## start a Prefect server (or use the one that runs), a work pool a
 down:  ## stop what `make up` started, the worker first: it tells the server
 	@for each in worker server; do \
 	[ -f $(LOGS)/$$each.pid ] || continue; \
-	pid=$$(cat $(LOGS)/$$each.pid); kill $$pid 2>/dev/null; $(GONE) || true; rm $(LOGS)/$$each.pid; echo "stopped the $$each"; \
+	pid=$$(cat $(LOGS)/$$each.pid); kill $$pid 2>/dev/null; \
+	for second in $$(seq 15); do kill -0 $$pid 2>/dev/null || break; sleep 1; done; \
+	kill -9 $$pid 2>/dev/null; rm $(LOGS)/$$each.pid; echo "stopped the $$each"; \
 	done
 
 clean:  ## forget caches of the tools, not the artifacts

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from flows.full_pipeline import full_pipeline
 from flows.plan import Overrides, ProfileName, open_plan
-from tasks.contracts.folds import MOST, Fold
+from tasks.contracts.splits import MOST, Fold
 from tasks.publish import publish_pooled
 from tasks.runs import pool_runs
 

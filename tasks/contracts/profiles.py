@@ -12,9 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.contracts.failures import ProfileError
-from tasks.contracts.folds import NAMED_SPLITS, fold_of
 from tasks.contracts.readings import judged_arm
 from tasks.contracts.recipes import Profile, Recipe, Teacher
+from tasks.contracts.splits import NAMED_SPLITS, fold_of
 
 
 def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) -> Profile:

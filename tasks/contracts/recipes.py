@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tasks.contracts.execution import Execution
-from tasks.contracts.sections import Count, Positive, Rate, Section, Share
+from tasks.contracts.sections import Count, Positive, Rate, Section, Share, Weight
 
 
 class Student(Section):
@@ -95,9 +95,7 @@ class Sft(Section):
     effective_batch: Positive
     max_length: Positive
     verdict_weight: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]  # factor on the loss of the verdict, one token among a hundred
-    direct_weight: Annotated[
-        float, Field(ge=0.0, allow_inf_nan=False)
-    ]  # weight of the direct example trained beside the reasoning of a question in Track B; 0 = none
+    direct_weight: Weight  # of the direct example trained beside a question's reasoning in Track B; 0 = none
     counterfactual_weight: Share  # weight of the flipped verdict after reasoning that leads to it, reasoning given (SCOTT); 0 = none
     select_questions: Count  # dev questions answered after each epoch to keep the best one; 0 = the last epoch
     lora: Lora
@@ -132,9 +130,9 @@ class Align(Section):
     warmup: Share
     effective_batch: Positive
     max_length: Positive
-    cal_weight: Annotated[float, Field(ge=0.0)]
+    cal_weight: Weight
     dr_beta: Rate
-    nll_weight: Annotated[float, Field(ge=0.0)]
+    nll_weight: Weight
     select_questions: Count  # dev questions read after each epoch to keep the best one, Track B included
 
 
@@ -240,7 +238,7 @@ class Loop(Section):
     phase: Phase
     learning_rate: Rate  # of the first round
     decay: Annotated[float, Field(gt=0.0, le=1.0)]  # factor on it after each accepted round
-    nll_weight: Annotated[float, Field(ge=0.0)]
+    nll_weight: Weight
     gate: Gate
     stop: Stop
 

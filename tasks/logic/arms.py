@@ -12,7 +12,7 @@ import numpy as np
 from tasks.contracts.rows import Arm, Completion, Drafted, Prediction, Request, Verdict
 from tasks.logic.asking import prediction
 from tasks.logic.benchmarks import Benchmark
-from tasks.logic.calibration import enough_distance, folds, modest_threshold
+from tasks.logic.calibration import enough_distance, folds, one_standard_error_threshold
 from tasks.logic.scores import is_right
 
 Cost = Mapping[str, float]  # tokens_per_question, ms_per_question
@@ -86,7 +86,7 @@ def calibrated(direct: Sequence[Prediction], dev: Sequence[Prediction]) -> tuple
 
 
 def _threshold(rows: Sequence[Prediction]) -> float:
-    return modest_threshold([row.margin for row in rows], [row.answer == Verdict.YES for row in rows])
+    return one_standard_error_threshold([row.margin for row in rows], [row.answer == Verdict.YES for row in rows])
 
 
 def _moved(row: Prediction, tau: float) -> Prediction:

@@ -43,7 +43,7 @@ def folds(asked: Iterable[str], known: Iterable[str]) -> list[Fold]:
     return [part for part in parts if part.asked]
 
 
-def modest_threshold(margins: Sequence[float], gold: Sequence[bool]) -> float:
+def one_standard_error_threshold(margins: Sequence[float], gold: Sequence[bool]) -> float:
     """The threshold closest to 0 whose accuracy is within one standard error of the best (the rule of Breiman et al. 1984 for choosing the simpler tree).
 
     Candidates are 0 and the midpoints between neighbouring margins. The best one itself would be chosen by noise: chosen on 200 StrategyQA

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
-from tasks.logic.calibration import NEAR_BEST, calibration_error, enough_distance, folds, matthews, modest_threshold, reliability
+from tasks.logic.calibration import NEAR_BEST, calibration_error, enough_distance, folds, matthews, one_standard_error_threshold, reliability
 
 QIDS = st.sets(st.text(min_size=1, max_size=4), min_size=2, max_size=30)
 MARGINS = st.lists(st.tuples(st.floats(-20, 20).map(lambda value: round(value, 1)), st.booleans()), min_size=1, max_size=60)
@@ -24,7 +24,7 @@ def right_at(threshold: float, rows: list[tuple[float, bool]]) -> int:
 @given(MARGINS)
 def test_a_threshold_is_no_farther_from_zero_than_the_best_one_beyond_noise_asks_for(rows):
     margins, gold = zip(*rows, strict=True)
-    chosen = modest_threshold(margins, gold)
+    chosen = one_standard_error_threshold(margins, gold)
     others = [0.0, *((low + high) / 2 for low, high in pairwise(sorted(set(margins))))]
     best = max(right_at(each, rows) for each in others)
     noise = math.sqrt(best * (len(rows) - best) / len(rows))
@@ -33,14 +33,14 @@ def test_a_threshold_is_no_farther_from_zero_than_the_best_one_beyond_noise_asks
 
 
 def test_a_biased_model_gets_its_midpoint_and_an_unbiased_one_stays():
-    assert modest_threshold([-3.0, -2.0, -1.0, -0.5], [False, False, True, True]) == -1.5
-    assert modest_threshold([-2.0, 0.5], [False, True]) == 0.0
+    assert one_standard_error_threshold([-3.0, -2.0, -1.0, -0.5], [False, False, True, True]) == -1.5
+    assert one_standard_error_threshold([-2.0, 0.5], [False, True]) == 0.0
 
 
 def test_noise_alone_moves_no_threshold():
     margins, gold = [-1.0, -0.4, 0.3, 1.2] * 25, [False, True, True, False] * 14 + [False, False, True, True] * 11
     assert max(right_at(each, list(zip(margins, gold, strict=True))) for each in (-0.7, 0.75)) == 3 + right_at(0.0, list(zip(margins, gold, strict=True)))
-    assert modest_threshold(margins, gold) == 0.0
+    assert one_standard_error_threshold(margins, gold) == 0.0
 
 
 def accuracy(limit: float, rows: list[tuple[float, bool, bool]]) -> float:

@@ -18,8 +18,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.folds import NAMED_SPLITS, PUBLISHED, REFIT, Fold, fold_of
 from tasks.contracts.rows import Question
+from tasks.contracts.splits import NAMED_SPLITS, PUBLISHED, REFIT, Fold, fold_of
 from tasks.logic.answers import sentences
 from tasks.logic.benchmarks.strategyqa_figures import recall, sari
 from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, stratified

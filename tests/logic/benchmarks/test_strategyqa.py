@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
-from tasks.contracts.folds import PUBLISHED, Fold, fold_of
+from tasks.contracts.splits import PUBLISHED, Fold, fold_of
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.benchmarks.strategyqa import read_questions, score
 
