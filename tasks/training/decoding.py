@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _PREFILL_TOKENS = 8192  # padded tokens a prefill: keeps a GPU busy, and the copy of keys and values that it makes stays small
 _FIXED_STEPS, _FEWEST_ROWS = 8, 8  # CUDA: steps between looks at the tokens; fewer rows are no faster
 _WIDTH = 16  # widths come in multiples
+_WORTH_SHARING = 16  # tokens that all prompts begin with, from which computing them once pays
 Tick = Callable[[int], None]
 
 
@@ -142,22 +143,28 @@ class Decoder:
         for row, prompt in enumerate(prompts):
             owners.setdefault(tuple(prompt), []).append(row)
         width = max(map(len, owners))
+        # Only where arithmetic is dear: a GPU is not kept busy by so few tokens, and its fastest attention takes no mask.
+        begun = _beginning(list(owners)) if self.device.type == "cpu" else ()
+        read = self._read(begun) if begun else None
         logits: Any = None
         for chunk in _chunks(list(owners)):
-            batch = {name: each.to(self.device) for name, each in pad_left([Tokens(ids=ids, prompt=0) for ids in chunk], pad=self.pad).items()}
-            cache: Any = DynamicCache()
-            positions = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+            rest = [Tokens(ids=ids[len(begun) :], prompt=0) for ids in chunk]
+            batch = {name: each.to(self.device) for name, each in pad_left(rest, pad=self.pad).items()}
+            positions = len(begun) + (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+            cache = _for_rows(read, len(chunk))
+            batch["attention_mask"] = torch.cat([batch["attention_mask"].new_ones(len(chunk), len(begun)), batch["attention_mask"]], dim=1)
             last = self.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-            start = width - positions.shape[1]
+            start = width - len(begun) - positions.shape[1]
             if not self.storage:
                 self.storage = [self._room(layer) for layer in cache.layers]
                 self.one_kernel = all(one_kernel(keys, values) for keys, values in self.storage)
             logits = last.new_zeros(rows, last.shape[1]) if logits is None else logits
             target = torch.tensor([row for ids in chunk for row in owners[ids]], device=self.device)
             source = torch.tensor([place for place, ids in enumerate(chunk) for _ in owners[ids]], device=self.device)
+            places = _close_up(len(begun), [len(row.ids) for row in rest]) if begun else None
             for (keys, values), layer in zip(self.storage, cache.layers, strict=True):
-                keys[target, :, start:width] = layer.keys[source]
-                values[target, :, start:width] = layer.values[source]
+                keys[target, :, start:width] = _rearranged(layer.keys, places)[source]
+                values[target, :, start:width] = _rearranged(layer.values, places)[source]
             logits[target] = last[source]
         lengths = torch.tensor([*map(len, prompts), *[1] * (rows - len(prompts))], device=self.device)
         self.first[:rows] = width - lengths
@@ -168,6 +175,12 @@ class Decoder:
         self.step.zero_()
         self.turn.zero_()
         return cast(Tensor, logits)
+
+    def _read(self, ids: tuple[int, ...]) -> Any:
+        """Keys and values of a text that begins several prompts."""
+        cache: Any = DynamicCache()
+        self.model(input_ids=torch.tensor([ids], device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
 
     def _room(self, layer: Any) -> tuple[Tensor, Tensor]:
         """Keys and values [rows, heads, slots, head size] of one layer; zeros, because a hidden slot must still hold a finite number."""
@@ -306,6 +319,38 @@ def _extend(reply: list[int], tokens: list[int], stops: set[int]) -> bool:
 
 def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def _beginning(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all prompts begin with, if it is worth computing once; each keeps a token of its own."""
+    shortest, longest = min(prompts), max(prompts)  # in the order of their tokens: what these two share, all do
+    most = min(map(len, prompts)) - 1
+    common = next((place for place, (one, other) in enumerate(zip(shortest, longest, strict=False)) if one != other), most)
+    return shortest[: min(common, most)] if len(prompts) > 1 and min(common, most) >= _WORTH_SHARING else ()
+
+
+def _for_rows(read: Any, rows: int) -> Any:
+    """A cache of so many rows that have all read the same text, or nothing."""
+    cache: Any = DynamicCache()
+    for number, layer in enumerate(read.layers if read is not None else ()):
+        cache.update(*(each.expand(rows, -1, -1, -1) for each in (layer.keys, layer.values)), number)
+    return cache
+
+
+def _close_up(begun: int, rests: Sequence[int]) -> Tensor:
+    """Where each slot's states are taken from [rows, slots], so that a shared beginning stands right before each row's own tokens, at the right edge.
+
+    As computed, shorter rows have their padding between the two.
+    """
+    widest = max(rests)
+    gaps = widest - torch.tensor(rests)[:, None]
+    slots = torch.arange(begun + widest)[None]
+    return torch.where(slots >= begun + gaps, slots, (slots - gaps).clamp(min=0))
+
+
+def _rearranged(states: Tensor, places: Tensor | None) -> Tensor:
+    """States [rows, heads, slots, d] with each row's slots taken from `places` [rows, slots]."""
+    return states if places is None else states.gather(2, places[:, None, :, None].expand_as(states))
 
 
 def _chunks(rows: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

@@ -70,6 +70,25 @@ def test_samples_of_one_prompt_share_its_prefill_and_rows_keep_their_order(model
     assert decode(model, rows, max_new_tokens=NEW, stops=[], pad=0, batch_size=8) == got
 
 
+@pytest.mark.parametrize("prefill", [8192, 60])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_all_prompts_begin_with_is_read_once_and_every_token_is_the_same(model, monkeypatch, dtype, prefill):
+    monkeypatch.setattr(decoding, "_PREFILL_TOKENS", prefill)
+    model = model.to(dtype)
+    beginning = prompts((40,))[0]
+    rows = [beginning + rest for rest in prompts((3, 17, 9, 1, 9))]
+    seen = []
+    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    got = decode(model, rows, max_new_tokens=NEW, stops=[], pad=0, batch_size=8)
+    assert seen[0] == (1, 40)
+    assert all(width <= 17 for _, width in seen[1:])
+    if dtype == torch.float32:  # rounded more coarsely, near ties fall either way in transformers' own loop too
+        assert got == one_by_one(model, rows, [])
+    seen.clear()
+    decode(model, [beginning, *rows], max_new_tokens=1, stops=[], pad=0, batch_size=8)
+    assert seen[0] == (1, 39)  # the shortest prompt keeps a token of its own
+
+
 @pytest.fixture
 def used_slots_only(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """What is around the kernel for slots in use, on the CPU: torch says what the kernel would. Holds the rows and slots of each call."""
