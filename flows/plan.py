@@ -15,6 +15,7 @@ from tasks.contracts.readings import Examination, Reading, Track, exam_arm, head
 from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Arm
 from tasks.estimate import check_teacher
+from tasks.precision import Precision, precision
 from tasks.stage import Context
 
 PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
@@ -30,6 +31,7 @@ class Plan:
     profile: Profile
     overrides: Mapping[str, Any]
     context: Context
+    precision: Precision  # the number format that the recipe came to, and what it was chosen by
 
     @property
     def recipe(self) -> Recipe:
@@ -87,7 +89,7 @@ class Plan:
     def student_weights(self, model: str) -> dict[str, Any]:
         """How `model` is fetched: a folder counts by content, anything else by name and revision."""
         numbers = self.recipe.student
-        return {"model": "folder" if self.folder_of(model) else model, "revision": numbers.revision, "dtype": numbers.dtype}
+        return {"model": "folder" if self.folder_of(model) else model, "revision": numbers.revision, "dtype": numbers.number_format}
 
     def examination(self, track: Track) -> Examination | None:
         """How the best epoch of a track is chosen on dev; None = it is not, and nothing of this enters its address."""
@@ -110,5 +112,8 @@ def open_plan(profile: str, overrides: Mapping[str, Any] | None = None) -> Plan:
     """Load and check a profile; every fault is told at once, before anything is computed or paid."""
     loaded = load_profile(profile, folder=PROFILES, overrides=overrides or {})
     check_teacher(loaded)
+    found = precision(loaded.recipe.student.dtype, device=loaded.execution.train.device)
+    student = loaded.recipe.student.model_copy(update={"dtype": found.dtype})
+    settled = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"student": student})})
     context = Context(root=ArtifactRoot(Path(loaded.execution.root)), execution=loaded.execution)
-    return Plan(profile=loaded, overrides=dict(overrides or {}), context=context)
+    return Plan(profile=settled, overrides=dict(overrides or {}), context=context, precision=found)

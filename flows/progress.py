@@ -25,7 +25,7 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
-    open_plan(profile, overrides)
+    console.print(f"The student computes in {open_plan(profile, overrides).precision}", highlight=False)
     with bars(console):
         outcome = await FLOWS[until](profile, dict(overrides))
     return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")

@@ -33,7 +33,7 @@ def ask_student(
 
     def weights(model: ModelRef, on_top: ModelRef | None) -> Weights:
         path = str(context.root.absolute(on_top)) if on_top else ""
-        return Weights(model=str(context.root.absolute(model)), adapter=path, quantization=numbers.quantization, dtype=numbers.dtype)
+        return Weights(model=str(context.root.absolute(model)), adapter=path, quantization=numbers.quantization, dtype=numbers.number_format)
 
     step = ConsultStep(
         name="ask",

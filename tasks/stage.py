@@ -99,7 +99,7 @@ class Work:
             model=str(self.root.absolute(student)),
             adapter=str(self.root.absolute(adapter)) if adapter else "",
             quantization=numbers.quantization,
-            dtype=numbers.dtype,
+            dtype=numbers.number_format,
         )
 
     def answering(

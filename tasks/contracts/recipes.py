@@ -19,7 +19,14 @@ class Student(Section):
     model: Annotated[str, Field(min_length=1)]  # "smollm2-135m-instruct" (built in), a hub id, or a folder
     revision: str | None
     quantization: Literal["nf4", "none"]  # nf4 = 4-bit with double quantisation (QLoRA)
-    dtype: Literal["bfloat16", "float32"]
+    dtype: Literal["auto", "bfloat16", "float32"]  # auto = what this machine multiplies faster; a run and its addresses have the format itself
+
+    @property
+    def number_format(self) -> Literal["bfloat16", "float32"]:
+        """`dtype` once a run has been opened, which settles "auto". Raises ValueError before."""
+        if self.dtype == "auto":
+            raise ValueError("the student's number format is still auto: open the profile's plan first")
+        return self.dtype
 
 
 class Sample(Section):
