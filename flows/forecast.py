@@ -45,14 +45,8 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
     cost += _judging(plan, ahead)
     cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
-    return Group(
-        stages,
-        *more,
-        *cost,
-        *_cards(cards, student=plan.recipe.student.model),
-        Text(f"the student computes in {plan.precision}"),
-        Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"),
-    )
+    machine = [Text(f"The student computes in {plan.precision}"), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB")]
+    return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), *machine)
 
 
 def _cards(cards: list[CardOutlook] | None, *, student: str) -> list[RenderableType]:
