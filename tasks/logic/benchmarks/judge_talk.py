@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from tasks.logic.answers import own_text, unfenced
+from tasks.logic.thoughts import without_thoughts
 from tasks.logic.benchmarks.teacher_talk import strict_object, without_verdict
 
 JUDGE = "You compare two sets of clarifying questions"  # begins the instructions, which no student's text can reach
@@ -73,6 +74,7 @@ def parse_preference(text: str) -> Preferred:
 
     UNPARSED for anything else: no winner, two that differ, a winner in mid-prose. A winner is never guessed from the criteria.
     """
+    text = without_thoughts(text)
     bare = unfenced(text)
     if bare.startswith("{"):
         return _from_object(bare)
