@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import ArtifactError
-from tasks.gateways.teacher import Reply
+from tasks.gateways.teacher import Billed, Reply
 from tasks.logic.estimate import Known
 
 SCHEMA_VERSION = 2
@@ -156,9 +156,15 @@ class Ledger:
                 self.db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
         return new
 
-    def record_batch(self, batch: str, replies: Mapping[str, tuple[Reply, float | None]], *, source: str) -> None:
-        """Commit the replies of one batch and that it is collected, in one transaction, so that they are counted as spent once."""
+    def charge(self, billed: Billed, usd: float) -> None:
+        """Count what a call cost that brought no reply."""
+        self.db.execute("UPDATE totals SET tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, usd = usd + ?", (billed.tokens_in, billed.tokens_out, usd))
+
+    def record_batch(self, batch: str, replies: Mapping[str, tuple[Reply, float | None]], *, source: str, lost: Sequence[tuple[Billed, float]] = ()) -> None:
+        """Commit the replies of one batch, what was `lost` in it, and that it is collected, in one transaction, so that all is counted as spent once."""
         with self.transaction():
+            for billed, dollars in lost:
+                self.charge(billed, dollars)
             for key, (reply, usd) in replies.items():
                 self.put(key, reply, source=source, usd=usd, mode="batch")
                 self._count(reply, usd)

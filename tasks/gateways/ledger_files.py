@@ -22,6 +22,7 @@ _ROWS = 5_000  # a row group, and a transaction
 _REPLY = {
     "text": pa.string(), "finish_reason": pa.string(), "model": pa.string(), "tokens_in": pa.int64(), "tokens_out": pa.int64(),
     "tokens_cached": pa.int64(), "request_id": pa.string(), "status": pa.int64(), "tries": pa.int64(), "seconds": pa.float64(),
+    "estimated": pa.bool_(), "thought": pa.int64(),
 }  # fmt: skip
 _SCHEMA = pa.schema(
     [("key", pa.string()), ("source", pa.string()), ("usd", pa.float64()), ("mode", pa.string()), ("created_at", pa.string()), *_REPLY.items()],

@@ -14,7 +14,7 @@ from tasks.contracts.failures import DataError, NotRecorded
 from tasks.gateways.ledger_files import read_export
 from tasks.gateways.limits import Limiter
 from tasks.gateways.prices import FREE, Price
-from tasks.gateways.teacher import Reply, Request, Settings, first_request
+from tasks.gateways.teacher import Charge, Reply, Request, Settings, first_request, uncharged
 
 _ANSWERS: dict[object, str] = {True: "Yes", False: "No", "yes": "Yes", "no": "No", None: ""}
 
@@ -119,7 +119,7 @@ class RecordedTeacher:
         """Nothing."""
         return FREE
 
-    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
+    async def reply(self, request: Request, *, limiter: Limiter, charge: Charge = uncharged) -> Reply:
         """The recorded reply."""
         ask = request.ask
         exported = self._exported.get(request.key(self.source(ask)))

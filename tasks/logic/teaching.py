@@ -97,7 +97,9 @@ def _donors(sound: Sequence[Taught], *, seed: int) -> dict[str, Taught]:
 
 def checked_rows(taught: Sequence[Taught], answers: Sequence[Answer], *, talk: Talk) -> list[Taught]:
     """The rows with what the answers to their `check_asks` say. A check without a reply reads as unparsed: nothing followed."""
-    verdicts: list[str] = [talk.benchmark.parse_check(answer.text, as_json=talk.as_json) if answer.outcome == Outcome.OK else Verdict.UNPARSED for answer in answers]
+    verdicts: list[str] = [
+        talk.benchmark.parse_check(answer.text, as_json=talk.as_json) if answer.outcome == Outcome.OK else Verdict.UNPARSED for answer in answers
+    ]
     places = [place for place, row in enumerate(taught) if agrees(row)]
     recovered, unmoved = verdicts[: len(places)], verdicts[len(places) :] or [""] * len(places)
     rows = list(taught)

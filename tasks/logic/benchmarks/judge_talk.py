@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from tasks.logic.answers import own_text, unfenced
-from tasks.logic.thoughts import without_thoughts
 from tasks.logic.benchmarks.teacher_talk import strict_object, without_verdict
+from tasks.logic.thoughts import without_thoughts
 
 JUDGE = "You compare two sets of clarifying questions"  # begins the instructions, which no student's text can reach
 QUESTION_MARK, SET_MARKS = "Question: ", ("Set 1: ", "Set 2: ")
