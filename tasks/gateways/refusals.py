@@ -21,7 +21,8 @@ _ADVICE = {
 }
 _ACCOUNT_CODES = frozenset({
     "invalid_api_key", "account_deactivated", "billing_not_active", "billing_hard_limit_reached", "insufficient_quota", "insufficient_credits",
-    "model_not_found", "model_not_available", "invalid_model", "unknown_model", "deploymentnotfound", "permission_denied", "unsupported_country_region_territory",
+    "model_not_found", "model_not_available", "invalid_model", "unknown_model", "deploymentnotfound", "permission_denied",
+    "unsupported_country_region_territory",
 })  # fmt: skip
 _ACCOUNT = re.compile(
     r"credit balance|insufficient (?:credit|balance|quota|fund)|out of credit|billing|api[ _-]?key|model .{0,80}(?:not exist|not found)", re.IGNORECASE

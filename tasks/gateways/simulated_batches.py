@@ -212,7 +212,9 @@ class Batches:
         status, reply = 200, {}
         said = server.says(body)
         luck = small_hash(f"batch|{server.seed}|{attempt.body_key}")
-        if said is None:
+        if (odd := server.instead(body)) is not None:
+            status, reply = odd
+        elif said is None:
             status, reply = 400, error_body(400, "unknown_question", UNKNOWN)
         elif luck / 2**64 < server.batch_fails and attempt.talk_key not in self.failed_once:
             self.failed_once.add(attempt.talk_key)
