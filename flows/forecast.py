@@ -17,7 +17,7 @@ from flows.train import train
 from tasks.contracts.asks import Estimate
 from tasks.contracts.failures import NotYet
 from tasks.contracts.readings import judged_sizes
-from tasks.estimate import free_bytes
+from tasks.estimate import free_bytes, missing_key
 from tasks.foresee import Foreseen, foresee
 from tasks.outlook import CardOutlook, outlook
 
@@ -44,6 +44,8 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     asked = ("teach", True) in {(label, stored) for label, stored, _ in ahead.stages}
     cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
     cost += _judging(plan, ahead)
+    if lacking := missing_key(plan.profile):
+        cost.append(Text(f"A run would stop before it begins: {lacking}.", style="bold"))
     cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
     return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
 

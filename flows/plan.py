@@ -10,11 +10,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
+from tasks.contracts.failures import ProfileError
 from tasks.contracts.profiles import load_profile
 from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, judged_arm, readings
 from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Arm
-from tasks.estimate import check_teacher
+from tasks.estimate import check_teacher, missing_key
 from tasks.stage import Context
 
 PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
@@ -106,9 +107,11 @@ class Plan:
         return tuple(track for track in (Track.FACTS_ONLY, Track.SHUFFLED_RATIONALE) if track in self.recipe.grade.controls)
 
 
-def open_plan(profile: str, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Load and check a profile; every fault is told at once, before anything is computed or paid."""
+def open_plan(profile: str, overrides: Mapping[str, Any] | None = None, *, asks: bool = False) -> Plan:
+    """Load and check a profile; every fault is told at once, before anything is computed or paid. `asks`: what follows may ask a teacher, which takes a key."""
     loaded = load_profile(profile, folder=PROFILES, overrides=overrides or {})
     check_teacher(loaded)
+    if asks and (lacking := missing_key(loaded)):
+        raise ProfileError(loaded.name, [lacking])
     context = Context(root=ArtifactRoot(Path(loaded.execution.root)), execution=loaded.execution)
     return Plan(profile=loaded, overrides=dict(overrides or {}), context=context)

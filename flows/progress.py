@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from flows.cross_validate import cross_validate
+from flows.cross_validate import checked_changes, cross_validate
 from flows.evaluate import evaluate
 from flows.full_pipeline import full_pipeline
 from flows.plan import open_plan
@@ -25,7 +25,7 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
-    open_plan(profile, overrides)
+    open_plan(profile, overrides, asks=until != "student")
     with bars(console):
         outcome = await FLOWS[until](profile, dict(overrides))
     return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
@@ -33,6 +33,7 @@ async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until
 
 async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any], *, folds: int, console: Console) -> str:
     """Run every fold of a cross-validation; returns the pooled tables as Markdown."""
+    checked_changes(profile, folds, overrides)
     with bars(console):
         return await cross_validate(profile, folds, dict(overrides))
 

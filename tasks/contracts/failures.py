@@ -32,8 +32,8 @@ class ProfileError(SocratuneError):
 
     def __init__(self, source: str, faults: list[str]) -> None:
         self.faults = tuple(faults)
-        noun = "fault" if len(faults) == 1 else "faults"
-        super().__init__(f"{source}: {len(faults)} {noun}\n" + "\n".join(f"  - {fault}" for fault in faults))
+        several = f"{len(faults)} faults\n" + "\n".join(f"  - {fault}" for fault in faults)
+        super().__init__(f"{source}: {faults[0] if len(faults) == 1 else several}")
 
 
 class DataError(SocratuneError):

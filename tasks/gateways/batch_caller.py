@@ -174,7 +174,7 @@ class BatchCaller:
             if not file_id:
                 continue
             content = await self._insist(partial(self.teacher.client().files.content, file_id))
-            for line in content.text.split("\n"):
+            for line in self.teacher.unkeyed(content.text).split("\n"):
                 refusal = self._read(line, ours, wanted, replies, lost) or refusal
         self._rounds.update(ours)
         self.caller.mended |= self.caller.ledger.damaged & replies.keys()
@@ -270,7 +270,7 @@ class BatchCaller:
             else:
                 fault = (TeacherUnavailable if _passes(error) else TeacherRefused)(f"{said}; what it has done so far is kept, run again")
         except openai.APIConnectionError as error:
-            fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({type(error).__name__}); run again later: batches that were sent go on")
+            fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({self.teacher.unreached(error)}); run again later: batches that were sent go on")
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
 
 

@@ -248,6 +248,12 @@ class Ledger:
         rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", {"model": model, "above": above}).fetchone()
         return None if rows[0] is None else Known(tokens_out=rows[0], seconds=rows[1])
 
+    def knows(self, model: str) -> bool:
+        """Whether any reply of a model, or of its dated versions, is kept."""
+        name = "json_extract(body, '$.model')"
+        query = f"SELECT 1 FROM replies WHERE json_valid(body) AND ({name} = :model OR {name} GLOB :model || '-[0-9]*') LIMIT 1"
+        return self.db.execute(query, {"model": model}).fetchone() is not None
+
     def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:
         """Every row in the order in which they came (or those asked for), one at a time; a damaged row comes as its key alone."""
         wanted = "" if keys is None else f" WHERE key IN ({','.join('?' * len(keys))})"

@@ -8,9 +8,8 @@ message, repr or log of ours.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,6 +22,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from tasks.contracts.asks import Ask
 from tasks.contracts.failures import NoReply, Rejected, TeacherRefused, TeacherUnavailable
 from tasks.gateways.completions import NoCompletion, clean, decoded, reply_from
+from tasks.gateways.connections import cause_of
+from tasks.gateways.credentials import api_key, base_url, hider
 from tasks.gateways.limits import Limiter, Slot
 from tasks.gateways.prices import Price, published_price
 from tasks.gateways.refusals import Dialect, Refusal, refusal_of
@@ -61,6 +62,8 @@ class OpenAITeacher:
         self._tries = tries
         self._client: openai.AsyncOpenAI | None = None
         self.dialect = Dialect()
+        self._hide: Callable[[str], str] = str  # in what a teacher says; a placeholder for a key may be a word of it
+        self._hide_all: Callable[[str], str] = str  # in what an endpoint complains of
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,12 +88,9 @@ class OpenAITeacher:
         return self._client
 
     def _connect(self) -> openai.AsyncOpenAI:
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key:
-            raise TeacherRefused(
-                "no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint), or use recipe.teacher.kind=simulated / recorded, which need none"
-            )
-        return openai.AsyncOpenAI(api_key=key, base_url=os.environ.get("OPENAI_BASE_URL") or None, max_retries=0, timeout=self._timeout)
+        key, url = api_key(), base_url()
+        self._hide, self._hide_all = hider(key), hider(key, shortest=1)
+        return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=self._timeout)
 
     async def reply(self, request: Request, *, limiter: Limiter, charge: Charge = uncharged) -> Reply:
         """One reply after up to `tries` calls. Raises NoReply when all failed, TeacherRefused or TeacherUnavailable at once."""
@@ -127,13 +127,13 @@ class OpenAITeacher:
             fault = self._translate(refusal, self.tell(error), error.response.headers, limiter=limiter, slot=slot, tries=tries, spoken=spoken)
         except openai.APIConnectionError as error:
             slot.trouble = True
-            fault = _Transient(type(error).__name__)
+            fault = _Transient(self.unreached(error))
         else:
             limiter.learn(**_reported_limits(response.headers))
             seconds = time.monotonic() - started
             try:
-                body = decoded(response.text)
-                reply = reply_from(body, request_id=response.headers.get("x-request-id", ""), tries=tries, seconds=seconds, request=request)
+                body = decoded(self.unkeyed(response.text))
+                reply = reply_from(body, request_id=self.unkeyed(response.headers.get("x-request-id", "")), tries=tries, seconds=seconds, request=request)
             except NoCompletion as error:
                 if error.billed is not None:
                     slot.settle(error.billed.tokens_in + error.billed.tokens_out)
@@ -190,9 +190,17 @@ class OpenAITeacher:
         """What an endpoint's error says, without the key."""
         return self.redacted(f"HTTP {error.status_code}: {error.message}")
 
+    def unreached(self, error: openai.APIConnectionError) -> str:
+        """Why a call got no answer."""
+        return self.redacted(cause_of(error, seconds=self._timeout))
+
+    def unkeyed(self, body: str) -> str:
+        """What an endpoint sent, without the key, should it repeat it."""
+        return self._hide(body)
+
     def redacted(self, said: str) -> str:
         """What an endpoint said, short and without the key."""
-        told = clean(said).replace(self.client().api_key, "[key]")
+        told = self._hide_all(clean(said))
         return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]}..."
 
 
