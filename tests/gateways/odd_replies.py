@@ -152,5 +152,5 @@ WRAPPED = [
     ("quotes of Python", str(TAUGHT), False),
     ("nothing", "", False),
     ("prose", PROSE, False),
-    ("deep", "[" * 100_000 + '{"a":' * 5_000, False),
+    ("deep", '{"a":' * 5_000, False),
 ]

@@ -60,7 +60,11 @@ def _wanted(count: int, *, as_json: bool = True) -> list[Any]:
 @pytest.mark.parametrize("as_json", [True, False])
 async def test_every_odd_answer_is_the_row_that_it_should_be(way, serve, as_json):
     bench, ask = way
-    cases = [case for case in [*CONTENTS, *BILLS, *REFUSALS, *OUTAGES, *UNUSABLE] if case.prose != as_json]
+    cases = [
+        case
+        for case in [*CONTENTS, *BILLS, *REFUSALS, *OUTAGES, *UNUSABLE]
+        if case.prose != as_json and (ask == bench.ask or case.again or not isinstance(case.body, str))
+    ]
     wanted = _wanted(len(cases) + 1, as_json=as_json)
     prompts = [each.messages[1]["content"] for each in wanted]
     serve(server=OddServer(odd=dict(zip(prompts[1:], cases, strict=True))))
