@@ -19,6 +19,7 @@ from tasks.gateways.prices import Price
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_server import SimulatedServer
 from tasks.logic.benchmarks.teacher_talk import REPLY_SCHEMA, parse_check, parse_teacher_reply
+from tests.bench.faults.mixed import ask_all
 from tests.gateways.bench import KEY, Bench, asks
 from tests.gateways.odd_replies import BARE, BILLS, CONTENTS, OUTAGES, PROSE, REASONING, REFUSALS, THOUGHT, UNUSABLE, WRAPPED, Odd, chat, refusal
 
@@ -216,3 +217,11 @@ async def test_what_an_outage_bills_is_spent(way, serve):
     with Ledger(bench.ledger, budget_usd=None) as ledger:
         assert ledger.spent() == pytest.approx(usage.usd) == pytest.approx(share * (len(prompts) + 1) * PRICE.usd(tokens_in=200, tokens_out=60))
         assert ledger.usage().calls == len(prompts)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+async def test_of_200_questions_with_every_fault_at_random_none_is_lost_paid_twice_or_let_slip(tmp_path, batch):
+    figures = await ask_all(tmp_path, count=200, seed=1, batch=batch)
+    assert figures["rows"] == 200
+    assert figures["spent"] == figures["bill"] > 0
+    assert {"ok", "refused", "failed", "cut", "unparsed"} >= figures["outcomes"].keys() >= {"ok", "refused", "failed"}
