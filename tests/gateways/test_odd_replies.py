@@ -200,7 +200,7 @@ async def test_a_limit_is_always_sent_by_one_name(bench, serve):
 
 
 async def test_an_error_that_repeats_the_key_is_a_row_without_it(way, serve):
-    bench, ask = way
+    _, ask = way
     prompts = [each.messages[1]["content"] for each in asks(10)]
     serve(server=OddServer(odd={prompts[7]: Odd(name="", status=400, body=refusal(f"bad text, sent with {KEY}"))}))
     answers, _ = await ask(asks(10))

@@ -20,7 +20,7 @@ from tasks.gateways.simulated_server import SimulatedServer, serve_simulated
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.benchmarks.teacher_talk import REPLY_SCHEMA
 from tasks.logic.teaching import Talk, taught_rows
-from tests.gateways.bench import KEY, Bench, asks, questions
+from tests.gateways.bench import KEY, Bench, ask_for, questions
 from tests.gateways.odd_replies import BARE, BILLS, CONTENTS, OUTAGES, REFUSALS, THOUGHT, UNUSABLE, WRAPPED, Odd, chat, refusal
 
 PRICE = Price(input=1.0, cached_input=0.5, output=2.0, origin="bench")
@@ -78,7 +78,9 @@ async def ask_all(folder: Path, *, count: int, seed: int, batch: bool) -> dict[s
     wire = {number: _WIRE[number % len(_WIRE)] for number in range(20, 20 * count, 11)}
     server = MixedServer(seed=seed, faults={} if batch else wire)
     talk = Talk(benchmark=get_benchmark("pocketqa"), ask=True, as_json=True)
-    wanted = [replace(ask, schema=REPLY_SCHEMA) for ask in asks(count)]
+    few = questions(200)
+    drawn = [replace(few[place % 200], qid=f"q{place}", question=f"{few[place % 200].question} (case {place})") for place in range(count)]
+    wanted = [replace(ask_for(each), schema=REPLY_SCHEMA) for each in drawn]
     bench = Bench(ledger=folder / "ledger.sqlite", price=PRICE, in_flight=32, judge=talk.problem).attempts(3)
     try:
         with serve_simulated(server) as url, patch.dict(os.environ, OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY, NO_PROXY="127.0.0.1"):
@@ -86,7 +88,7 @@ async def ask_all(folder: Path, *, count: int, seed: int, batch: bool) -> dict[s
     finally:
         root.removeHandler(handler)
         root.level = level
-    drafted = [Drafted(**vars(each), draft="", draft_verdict="yes", draft_questions=(), drafter="d") for each in questions(count)]
+    drafted = [Drafted(**vars(each), draft="", draft_verdict="yes", draft_questions=(), drafter="d") for each in drawn]
     rows = taught_rows(drafted, answers, talk=talk)
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(vars(row), default=str) for row in rows), encoding="utf-8")
     bill = sum(PRICE.usd(tokens_in=tokens_in, tokens_out=tokens_out) for tokens_in, tokens_out in server.bill) * (0.5 if batch else 1.0)
