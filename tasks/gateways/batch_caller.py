@@ -47,6 +47,7 @@ class BatchCaller:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _errors: dict[str, NoReply] = field(default_factory=dict, init=False)
     _rounds: Counter[str] = field(default_factory=Counter, init=False)
+    _spoken: dict[str, frozenset[str]] = field(default_factory=dict, init=False)  # parameters that a question was sent without
 
     def __post_init__(self) -> None:
         self._store = BatchStore(self.caller.ledger)
@@ -117,6 +118,7 @@ class BatchCaller:
     async def _send(self, batch: str, steps: Sequence[Wanted]) -> str:
         """Upload and start one batch; returns its remote id."""
         client = self.teacher.client()
+        self._spoken |= dict.fromkeys((step.key for step in steps), self.teacher.dialect.refused)
         lines = [{"custom_id": step.key, "method": "POST", "url": ENDPOINT, "body": step.request.body(self.teacher.dialect.refused)} for step in steps]
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         file = await self._insist(lambda: client.files.create(file=(f"{MARK}-{batch}.jsonl", content), purpose="batch"))
@@ -189,7 +191,8 @@ class BatchCaller:
             tally.usage += Usage(calls=1, reasks=int(reask), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd or 0.0)
         self.caller.outset.answered |= bool(replies)
         for key in ours & self._errors.keys() - replies.keys():
-            self.caller.outset.refused(self._errors[key])
+            if self._errors[key].alike:
+                self.caller.outset.refused(self._errors[key])
         if refusal is not None:
             raise refusal
         self.caller.outset.refuse_alike()
@@ -242,13 +245,17 @@ class BatchCaller:
             return TeacherRefused(f"the endpoint refused a request of the batch ({said}); {refusal.advice}: replies so far are in the ledger")
         elif refusal.code == "insufficient_quota":
             return TeacherRefused(f"the account has no quota left ({said}); add credit with the provider and run again: replies so far are in the ledger")
-        elif refusal.subject == "parameter" and (self.teacher.dialect.learn(refusal.parameter) or refusal.parameter in self.teacher.dialect.refused):
-            self._errors[key] = NoReply(said, tries=self._rounds[key] + 1, status=status, alike=refusal.alike, advice=refusal.advice)
+        elif refusal.subject == "parameter" and refusal.parameter not in self._spoken.get(key, frozenset()) and self._learned(refusal.parameter):
+            self._errors[key] = NoReply(said, tries=self._rounds[key] + 1, status=status)  # sent again without it
         elif 400 <= status < 500 and refusal.subject in ("request", "parameter"):
             self._errors[key] = rejected(refusal, said, tries=self._rounds[key] + 1)
         else:
             self._errors[key] = NoReply(said, tries=self._rounds[key] + 1, status=status)
         return None
+
+    def _learned(self, parameter: str) -> bool:
+        """Whether the same can be said without a parameter."""
+        return parameter in self.teacher.dialect.refused or self.teacher.dialect.learn(parameter)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call to the batch endpoints, again after passing trouble. Raises TeacherRefused or TeacherUnavailable otherwise."""

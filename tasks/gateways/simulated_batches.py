@@ -209,7 +209,8 @@ class Batches:
         server, body = self.server, line["body"]
         server.batch_calls += 1
         attempt = server.attempt(body)
-        status, reply = 200, {}
+        status = 200
+        reply: Any
         said = server.says(body)
         luck = small_hash(f"batch|{server.seed}|{attempt.body_key}")
         if (odd := server.instead(body)) is not None:

@@ -153,7 +153,7 @@ class SimulatedServer:
         body = as_request(await request.body())
         if body is None:
             return self._error(400, "invalid_request_error", "the body is no chat-completion request")
-        if (odd := self.instead(body)) is not None and fault is None:
+        if fault is None and (odd := self.instead(body)) is not None:
             status, content = odd
             return Response(content if isinstance(content, str) else json.dumps(content), status, {"x-request-id": request_id})
         said = self.says(body)

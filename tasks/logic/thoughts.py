@@ -9,7 +9,7 @@ import re
 
 _NAMES = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)"
 _TAG = re.compile(
-    rf"(?:<|&lt;)\s*(?P<slash>/)?\s*{_NAMES}(?:\s[^<>]*)?(?:>|&gt;)"  # <think>, </thinking >, <seed:think>, <thought time="3">
+    rf"(?:<|&lt;|\\u003c)\s*(?P<slash>/)?\s*{_NAMES}(?:\s[^<>]*)?(?:>|&gt;|\\u003e)"  # <think>, </thinking >, <seed:think>, <thought time="3">
     r"|\[(?P<bracket>/)?(?:THINK|REASONING)\]"
     r"|◁(?P<triangle>/)?think▷"
     r"|<\|(?P<end>end|begin)_of_thought\|>"

@@ -150,7 +150,7 @@ def parse_check(text: str, *, as_json: bool = False) -> Verdict:
 
 def _meant_as_json(text: str) -> bool:
     """Whether a text is an object, or holds the keys of one: then it is read as nothing else, because prose would swallow its quotes and braces."""
-    return unfenced(text).startswith(("{", "[{")) or _KEY.search(text) is not None
+    return unfenced(text).startswith(("{", "[{", '"{')) or _KEY.search(text) is not None
 
 
 def standalone(*, answered: Sequence[str], reasoning: str) -> str:
