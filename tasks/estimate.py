@@ -21,7 +21,7 @@ from tasks.contracts.recipes import Profile, Recipe, Teacher
 from tasks.contracts.rows import Drafted, Outcome, Question
 from tasks.foresee import foreseen
 from tasks.gateways.credentials import NO_KEY, has_key
-from tasks.gateways.hub import read_questions_file
+from tasks.gateways.hub import naming, read_questions_file
 from tasks.gateways.kinds import endpoint_faults, judge_pace, open_teacher, price_for, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.teacher import Reply, first_request
@@ -110,9 +110,9 @@ def _rows(
     if source is not None and not Path(source).exists():
         return None
     sample = recipe.sample
-    drawn = get_benchmark(recipe.benchmark).sample(
-        rows=read_questions_file(str(source)) if source else [], named_split=sample.split, kinds=sample.kinds, split="train", n=sample.train, seed=recipe.seed
-    )
+    rows = read_questions_file(str(source)) if source else []
+    with naming(source):
+        drawn = get_benchmark(recipe.benchmark).sample(rows=rows, named_split=sample.split, kinds=sample.kinds, split="train", n=sample.train, seed=recipe.seed)
     return undrafted(drawn.questions)
 
 

@@ -117,9 +117,21 @@ def test_score_prints_json(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize("pred", [{"a": {"answer": True}, "b": {"answer": True}}, [{"qid": "a", "answer": "yes"}, {"qid": "b", "answer": "yes"}]])
+def test_score_reads_files_with_a_byte_order_mark(tmp_path: Path, pred: object) -> None:
+    gold = [{"qid": "a", "question": "Is it?", "answer": True, "facts": []}, {"qid": "b", "question": "Was it?", "answer": False, "facts": []}]
+    for name, content in {"gold.json": gold, "pred.json": pred}.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8-sig")
+    done = invoke("score", "strategyqa", "--pred", str(tmp_path / "pred.json"), "--gold", str(tmp_path / "gold.json"))
+    assert json.loads(done.stdout)["accuracy"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("pred", "gold", "words"),
     [
+        ('{"a": "yes", "a": "no"}', '[{"qid": "a", "question": "Is it?", "answer": true}]', "'a' occurs twice in one object"),
+        ('{"a": {"answer": true, "answer": false}}', '[{"qid": "a", "question": "Is it?", "answer": true}]', "'answer' occurs twice in one object"),
+        ("[" * 100_000, "[]", "is not JSON"),
         ("{", "[]", "is not JSON"),
         ("{}", '[{"qid": "a", "question": "Is it?"}]', "answer"),
         ("{}", '[{"qid": "a", "question": "Q?", "answer": true}, {"qid": "a", "question": "R?", "answer": true}]', "a"),

@@ -23,10 +23,11 @@ from tasks.contracts.asks import Answer, Ask, Usage
 from tasks.contracts.failures import NoReply, Rejected, TeacherRefused, TeacherUnavailable
 from tasks.gateways.batch_store import BatchStore, Drawn
 from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached, in_order
-from tasks.gateways.completions import NoCompletion, clean, reply_from, told
+from tasks.gateways.completions import NoCompletion, reply_from, told
 from tasks.gateways.openai_teacher import BACK_OFF, ENDPOINT, LONGEST_WAIT, TRIES, OpenAITeacher, filtered, rejected, requested_wait
 from tasks.gateways.refusals import PASSING, refusal_of
 from tasks.gateways.teacher import Billed, Reply
+from tasks.logic.texts import clean
 
 T = TypeVar("T")
 LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires

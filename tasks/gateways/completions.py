@@ -13,10 +13,10 @@ from typing import Any
 
 from tasks.gateways.teacher import Billed, Reply, Request
 from tasks.gateways.tokens import estimated_tokens
+from tasks.logic.texts import clean
 from tasks.logic.thoughts import without_thoughts
 
 MOST_TOKENS = 10**7  # more than any model reads or writes
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _ENDS = {  # by our word for it, how endpoints spell it
     "stop": ("stop", "end_turn", "eos", "eos_token", "stop_sequence", "stop_token", "complete", "completed", "end", "finished", "done"),
     "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "max_completion_tokens", "token_limit", "incomplete",
@@ -90,12 +90,6 @@ def told(reply: Reply) -> Reply:
     """A reply without thoughts, whoever recorded it."""
     text = without_thoughts(reply.text)
     return reply if text == reply.text else replace(reply, text=text, thought=reply.thought + len(reply.text) - len(text))
-
-
-def clean(text: str) -> str:
-    """Teacher text as data: lone surrogates replaced, control characters but tab and newline removed."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return whole.translate(_CONTROLS)
 
 
 def _choice(body: Any, billed: Billed | None) -> tuple[Mapping[str, Any], str]:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,15 @@ def read_questions_file(source: str) -> list[dict[str, Any]]:
     raise DataError(f"{source} is neither a file nor a hub dataset id (owner/name); set recipe.sample.path to a JSON or JSONL file")
 
 
+@contextmanager
+def naming(source: Path | str | None) -> Iterator[None]:
+    """Whatever is wrong with the rows of a question file is told with the file's name."""
+    try:
+        yield
+    except DataError as error:
+        raise (error if str(source or "") in str(error) else DataError(f"{source}: {error}")) from None
+
+
 def _read_json(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -138,7 +149,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON: {error}") from error
         numbered = [(f"item {number}", row) for number, row in enumerate(rows, start=1)]
     else:
@@ -154,7 +165,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: not JSON: {error}") from error
 
 

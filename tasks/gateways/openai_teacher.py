@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from tasks.contracts.asks import Ask
 from tasks.contracts.failures import NoReply, Rejected, TeacherRefused, TeacherUnavailable
-from tasks.gateways.completions import NoCompletion, clean, decoded, reply_from
+from tasks.gateways.completions import NoCompletion, decoded, reply_from
 from tasks.gateways.connections import cause_of
 from tasks.gateways.credentials import api_key, base_url, hider
 from tasks.gateways.limits import Limiter, Slot
@@ -29,6 +29,7 @@ from tasks.gateways.prices import Price, published_price
 from tasks.gateways.refusals import Dialect, Refusal, refusal_of
 from tasks.gateways.teacher import Charge, Reply, Request, uncharged
 from tasks.gateways.tokens import estimated_tokens
+from tasks.logic.texts import clean
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 TRIES = 8  # HTTP calls per ask, where a profile does not say
