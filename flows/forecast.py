@@ -37,7 +37,7 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     """The forecast as tables for a terminal."""
     plan = open_plan(profile, overrides)
     ahead = await forecast(profile, overrides)
-    stages = Table("stage", "stored", "took, s", title=f"What a run of {plan.profile.name} finds")
+    stages = Table("stage", "stored", "took, s", title=Text(f"What a run of {plan.profile.name} finds"))
     for label, stored, seconds in ahead.stages:
         stages.add_row(label, "yes" if stored else "no, to do", f"{seconds:.0f}" if stored else "")
     more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
@@ -47,7 +47,13 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     if lacking := missing_key(plan.profile):
         cost.append(Text(f"A run would stop before it begins: {lacking}.", style="bold"))
     cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
-    return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"))
+    return Group(
+        stages,
+        *more,
+        *cost,
+        *_cards(cards, student=plan.recipe.student.model),
+        Text(f"looked in {plan.context.root.path.absolute()}; free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"),
+    )
 
 
 def _cards(cards: list[CardOutlook] | None, *, student: str) -> list[RenderableType]:

@@ -11,14 +11,12 @@ from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.failures import ProfileError
-from tasks.contracts.profiles import load_profile
+from tasks.contracts.profiles import PROFILES, load_profile
 from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, judged_arm, readings
 from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Arm
 from tasks.estimate import check_teacher, missing_key
 from tasks.stage import Context
-
-PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
 
 ProfileName = Annotated[str, Field(description="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")]
 Overrides = Annotated[dict[str, Any] | None, Field(description='Changes to the profile by dotted path, e.g. {"recipe.seed": 1}')]

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from flows.cross_validate import checked_changes, cross_validate
 from flows.evaluate import evaluate
@@ -28,7 +29,12 @@ async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until
     open_plan(profile, overrides, asks=until != "student")
     with bars(console):
         outcome = await FLOWS[until](profile, dict(overrides))
-    return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
+    return _report_panel(outcome) if until == "report" else finished(until, profile)
+
+
+def finished(until: str, profile: str) -> RenderableType:
+    """What is said at the end of a part of a run; a name is printed as it is, brackets too."""
+    return Panel(Text(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report"))
 
 
 async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any], *, folds: int, console: Console) -> str:
@@ -66,7 +72,14 @@ class _Bars:
 def _report_panel(report: Any) -> RenderableType:
     summary = read_summary(report)
     table = Table(
-        Column("model", overflow="fold"), "arm", "n", "accuracy", "95 % interval", "yes-rate", "unparsed", title=f"{summary['profile']} on {summary['split']}"
+        Column("model", overflow="fold"),
+        "arm",
+        "n",
+        "accuracy",
+        "95 % interval",
+        "yes-rate",
+        "unparsed",
+        title=Text(f"{summary['profile']} on {summary['split']}"),
     )
     for name, model in summary["models"].items():
         cell = model["arms"][model["headline"]]
@@ -78,4 +91,4 @@ def _report_panel(report: Any) -> RenderableType:
         compared.add_row(each["name"], f"{100 * each['difference']:+.1f} pp", interval, f"{each['p_holm']:.2g}", each["verdict"])
     reused = sum(line["cached"] for line in summary["stages"])
     foot = f"majority line {summary['majority_accuracy']:.1%}; {reused} of {len(summary['stages'])} stages reused; report: {report.html}"
-    return Group(table, compared, foot)
+    return Group(table, compared, Text(foot))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.progress import finished
 from flows.terminal import BUDGET_REACHED
 from tasks.contracts.profiles import load_profile
 from tasks.estimate import missing_key
@@ -149,6 +154,30 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = invoke("score", "strategyqa", "--pred", str(tmp_path / "none.json"), "--gold", str(tmp_path / "none.json"))
     assert done.exit_code == 1
     assert "none.json does not exist" in " ".join(done.output.split())
+
+
+def test_a_wrong_call_is_answered_before_anything_that_takes_seconds_is_imported() -> None:
+    program = "import sys; from flows.cli import app\ntry: app(sys.argv[1:])\nexcept SystemExit: pass\nprint({'prefect', 'torch', 'openai'} & set(sys.modules))"
+    said = {"run dmeo": "did you mean demo?", "plan demo --set seed=1": "did you mean recipe.seed?", "promote demo nowhere": "nowhere is neither a run folder"}
+    for line, words in said.items():
+        command = [sys.executable, "-c", program, *line.split()]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+        assert (line, done.stdout.strip()) == (line, "set()")
+        assert words in " ".join(done.stderr.split())
+
+
+def test_a_terminal_that_cannot_write_a_character_gets_a_question_mark(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "flows.cli", "show", str(tmp_path / "von \u2192 nach")]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert "nach" in done.stderr.decode("cp1252")
+
+
+def test_a_name_in_brackets_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=200).print(finished("teach", "demo[lr=1e-4]"))
+    assert "demo[lr=1e-4]" in capsys.readouterr().out
 
 
 def test_pooling_wants_finished_runs(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from tasks.contracts.failures import DataError, StudentError
+from tasks.contracts.sources import is_hub_id
 
 SMOLLM2 = "smollm2-135m-instruct"  # the name a profile gives the built-in student
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "vocab.txt", "merges.txt", "*.jinja"]  # weights and text, never code
 
 
@@ -127,7 +126,7 @@ def read_questions_file(source: str) -> list[dict[str, Any]]:
     path = Path(source)
     if path.is_file():
         return _read_json(path)
-    if not path.exists() and _HUB_ID.fullmatch(source):
+    if is_hub_id(source):
         return _read_dataset(source)
     raise DataError(f"{source} is neither a file nor a hub dataset id (owner/name); set recipe.sample.path to a JSON or JSONL file")
 
