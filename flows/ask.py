@@ -51,6 +51,7 @@ async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Stude
         with foresee():
             drafter = await student(plan.context, source=plan.folder_of(named), **plan.student_weights(named))
     if found is None or (drafter and not drafter.digest):
+        where = f"these settings in {plan.context.root.path.absolute()}"
         raise ArtifactError(f"{profile} has no finished student for {where}; run socratune run {profile} first, with the same --set")
     corpus, students = found
     return corpus.student, drafter or corpus.student, students

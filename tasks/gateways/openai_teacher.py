@@ -26,6 +26,7 @@ from tasks.gateways.connections import cause_of
 from tasks.gateways.credentials import api_key, base_url, hider
 from tasks.gateways.limits import Limiter, Slot
 from tasks.gateways.prices import Price, published_price
+from tasks.gateways.rates import reported_limits
 from tasks.gateways.refusals import Dialect, Refusal, refusal_of
 from tasks.gateways.teacher import Charge, Reply, Request, uncharged
 from tasks.gateways.tokens import estimated_tokens
@@ -130,7 +131,7 @@ class OpenAITeacher:
             slot.trouble = True
             fault = _Transient(self.unreached(error))
         else:
-            limiter.learn(**_reported_limits(response.headers))
+            limiter.learn(**reported_limits(response.headers))
             seconds = time.monotonic() - started
             try:
                 body = decoded(self.unkeyed(response.text))
@@ -176,7 +177,7 @@ class OpenAITeacher:
         if refusal.subject != "passing":
             return rejected(refusal, said, tries=tries)
         slot.trouble = True
-        limiter.learn(**_reported_limits(headers))
+        limiter.learn(**reported_limits(headers))
         wait = requested_wait(headers, now=datetime.now(UTC))
         if wait > LONGEST_WAIT:
             until = datetime.now(UTC) + timedelta(seconds=min(wait, 1e9))
@@ -237,16 +238,3 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float:
 def filtered(model: str) -> Reply:
     """What is kept of a prompt that the endpoint's content filter stopped (HTTP 400)."""
     return Reply(text="", finish_reason="content_filter", model=model, tokens_in=0, tokens_out=0, request_id="", status=400)
-
-
-def _reported_limits(headers: Mapping[str, str]) -> dict[str, float | None]:
-    """Limits per minute in `x-ratelimit-limit-*`; None where a header is missing or is no positive number."""
-    return {f"{name}_per_minute": _positive(headers.get(f"x-ratelimit-limit-{name}")) for name in ("requests", "tokens")}
-
-
-def _positive(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None
