@@ -48,7 +48,7 @@ _ADVICE = {  # by what SQLite says
     "unable to open": "make the file and its folder writable for you, or set execution.ledger to another file",
     "locked": "another process holds it; run again when that one has ended",
     "not a database": "it cannot be used as a ledger; move it away or set execution.ledger to another file",
-    "malformed": "save what can be read with `socratune ledger export`, move the file away, import the export into a new one: what was lost alone is bought again",
+    "malformed": "save what can be read with `socratune ledger export`, move the file away, import the export into a new one: only the lost is bought again",
 }
 Mode = Literal["online", "batch", "imported"]
 
