@@ -12,7 +12,7 @@ ENDABLE = nohup $(BIN)/python -c 'import os, signal, sys; signal.signal(signal.S
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -63,6 +63,9 @@ bench-memory: install  ## what training takes of a GPU's memory where nothing is
 
 bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up (BENCH=--sweep walks the path as well)
 	$(BIN)/python -m tests.bench.attribution $(BENCH)
+
+bench-faults: install  ## 2,000 questions to a teacher that gets everything wrong at random: nothing lost, paid twice or let slip
+	$(BIN)/python -m tests.bench.faults $(BENCH)
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)

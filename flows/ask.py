@@ -32,7 +32,7 @@ async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str,
     base, drafter, students = await _finished(plan, profile)
     followed = follow(plan.context, students, profile=plan.profile.name, start=plan.recipe.loop.start)
     if followed.accepted:
-        console.print(f"Answering: {followed.accepted} of the self-guided loop")
+        console.print(Text(f"Answering: {followed.accepted} of the self-guided loop"))
     adapter = followed.adapters["aligned"]
     with console.status("loading the student") as status:
 
@@ -51,7 +51,8 @@ async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Stude
         with foresee():
             drafter = await student(plan.context, source=plan.folder_of(named), **plan.student_weights(named))
     if found is None or (drafter and not drafter.digest):
-        raise ArtifactError(f"{profile} has no finished student for these settings; run socratune run {profile} first, with the same --set")
+        where = f"these settings in {plan.context.root.path.absolute()}"
+        raise ArtifactError(f"{profile} has no finished student for {where}; run socratune run {profile} first, with the same --set")
     corpus, students = found
     return corpus.student, drafter or corpus.student, students
 

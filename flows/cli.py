@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.ledger_commands import ledger_app
 from flows.loop_commands import register_loop
-from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
+from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, stop
 from tasks.contracts.failures import ProfileError, SocratuneError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
         "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
     ),
 )
+app.callback()(any_terminal)
 STAGES = ("teach", "train", "evaluate", "report")
 
 
@@ -43,10 +44,7 @@ def run(
     """
     if until not in STAGES:
         stop(ProfileError("--until", [f"{until!r} is not one of {', '.join(STAGES)}"]))
-    try:
-        overrides = parse_changes(changes or [])
-    except SocratuneError as error:
-        stop(error)
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=verbose)
     from flows.progress import run_with_progress
 
@@ -68,11 +66,12 @@ def plan(
 
     Example: socratune plan strategyqa-8gb --set recipe.sample.path=strategyqa_train.json
     """
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
     from flows.forecast import forecast_tables
 
     try:
-        console.print(asyncio.run(forecast_tables(profile, parse_changes(changes or []))))
+        console.print(asyncio.run(forecast_tables(profile, overrides)))
     except SocratuneError as error:
         stop(error)
 
@@ -86,12 +85,13 @@ def audit(
 
     Example: socratune audit strategyqa-recorded --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE,FILE]'
     """
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
     from flows.audit import audit as audit_data
     from flows.audit import audit_tables
 
     try:
-        console.print(audit_tables(asyncio.run(audit_data(profile, parse_changes(changes or [])))))
+        console.print(audit_tables(asyncio.run(audit_data(profile, overrides))))
     except SocratuneError as error:
         stop(error)
 
@@ -107,11 +107,12 @@ def ask(
 
     Example: socratune ask demo "Could Julius Caesar have used a telephone?"
     """
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
     from flows.ask import ask_profile, shown_consultation
 
     try:
-        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), question, console=console))
+        answered = asyncio.run(ask_profile(profile, overrides, question, console=console))
     except SocratuneError as error:
         stop(error)
     if as_json:
@@ -123,11 +124,12 @@ def ask(
 @app.command()
 def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student is wanted")] = "demo") -> None:
     """Fetch a profile's student model and convert it once, without running anything else."""
+    overrides = changes_of(profile, None)
     quiet_prefect(verbose=False)
     from flows.progress import run_with_progress
 
     try:
-        console.print(asyncio.run(run_with_progress(profile, {}, until="student", console=console)))
+        console.print(asyncio.run(run_with_progress(profile, overrides, until="student", console=console)))
     except SocratuneError as error:
         stop(error)
 
@@ -186,11 +188,15 @@ def cross_validate(
 
     Example: socratune cross-validate strategyqa-recorded --folds 5 --set recipe.sample.path=FILE --set 'recipe.teacher.recordings=[FILE]'
     """
+    try:
+        overrides = parse_changes(changes or [])
+    except SocratuneError as error:
+        stop(error)
     quiet_prefect(verbose=verbose)
     from flows.progress import cross_validate_with_progress
 
     try:
-        typer.echo(asyncio.run(cross_validate_with_progress(profile, parse_changes(changes or []), folds=folds, console=console)))
+        typer.echo(asyncio.run(cross_validate_with_progress(profile, overrides, folds=folds, console=console)))
     except SocratuneError as error:
         stop(error)
     except KeyboardInterrupt:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from prefect import flow
 from pydantic import Field
@@ -20,11 +21,17 @@ WHOLE = {"recipe.sample.train": 0, "recipe.sample.dev": 0, "recipe.sample.test":
 @flow(name="cross-validate", flow_run_name="cross-validate {profile}")
 async def cross_validate(profile: ProfileName, folds: Folds = 5, overrides: Overrides = None) -> str:
     """Each question is tested once, by a model that never saw it; teacher replies are paid once over all folds. Returns the pooled tables as Markdown."""
-    parts = [Fold(number, folds) for number in range(folds)]
-    changes = [{**WHOLE, **(overrides or {}), "recipe.sample.split": part.name, "recipe.grade.split": "test"} for part in parts]
-    for change in changes:
-        open_plan(profile, change)  # every configuration fault is told here, before anything starts
+    changes = checked_changes(profile, folds, overrides)
     reports = [await full_pipeline(profile, change) for change in changes]
     pooled = pool_runs([report.folder for report in reports])
     await publish_pooled(pooled)
     return pooled
+
+
+def checked_changes(profile: str, folds: int, overrides: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What each fold changes of the profile. Every configuration fault is told here, before anything starts."""
+    parts = [Fold(number, folds) for number in range(folds)]
+    changes = [{**WHOLE, **(overrides or {}), "recipe.sample.split": part.name, "recipe.grade.split": "test"} for part in parts]
+    for change in changes:
+        open_plan(profile, change, asks=True)
+    return changes

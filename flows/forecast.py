@@ -17,7 +17,7 @@ from flows.train import train
 from tasks.contracts.asks import Estimate
 from tasks.contracts.failures import NotYet
 from tasks.contracts.readings import judged_sizes
-from tasks.estimate import free_bytes
+from tasks.estimate import free_bytes, missing_key
 from tasks.foresee import Foreseen, foresee
 from tasks.outlook import CardOutlook, outlook
 
@@ -37,15 +37,18 @@ async def forecast_tables(profile: str, overrides: Mapping[str, Any]) -> Rendera
     """The forecast as tables for a terminal."""
     plan = open_plan(profile, overrides)
     ahead = await forecast(profile, overrides)
-    stages = Table("stage", "stored", "took, s", title=f"What a run of {plan.profile.name} finds")
+    stages = Table("stage", "stored", "took, s", title=Text(f"What a run of {plan.profile.name} finds"))
     for label, stored, seconds in ahead.stages:
         stages.add_row(label, "yes" if stored else "no, to do", f"{seconds:.0f}" if stored else "")
     more = [] if all(stored for _, stored, _ in ahead.stages) else [Text("Whatever follows from a stage that is to do is to do as well.")]
     asked = ("teach", True) in {(label, stored) for label, stored, _ in ahead.stages}
     cost = [Text("The teacher: everything is asked and stored.")] if asked else _cost(ahead.estimate, kind=plan.recipe.teacher.kind)
     cost += _judging(plan, ahead)
+    if lacking := missing_key(plan.profile):
+        cost.append(Text(f"A run would stop before it begins: {lacking}.", style="bold"))
     cards = outlook(plan.profile, splits=plan.splits, source=plan.source, folder=plan.folder_of(plan.recipe.student.model))
-    machine = [Text(f"The student computes in {plan.precision}"), Text(f"free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB")]
+    where = f"looked in {plan.context.root.path.absolute()}; free on the disk: {free_bytes(plan.context) / 2**30:.1f} GiB"
+    machine = [Text(f"The student computes in {plan.precision}"), Text(where)]
     return Group(stages, *more, *cost, *_cards(cards, student=plan.recipe.student.model), *machine)
 
 

@@ -19,7 +19,7 @@ from tasks.loop import follow
 async def full_pipeline(profile: ProfileName = "demo", overrides: Overrides = None) -> Report:
     """Teach, train, evaluate, report. What is already stored for this recipe is not computed again."""
     started = datetime.now(UTC)
-    plan = open_plan(profile, overrides)  # every configuration fault is told here, before anything starts
+    plan = open_plan(profile, overrides, asks=True)  # every configuration fault is told here, before anything starts
     corpus = await teach(profile, overrides)
     students = follow(plan.context, await train(profile, overrides, corpus), profile=plan.profile.name, start=plan.recipe.loop.start)
     findings = await evaluate(profile, overrides, corpus, students)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
-from tasks.contracts.failures import SocratuneError
+from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, changes_of, console, quiet_prefect, stop
+from tasks.contracts.failures import DataError, SocratuneError
 
 
 def register_loop(app: typer.Typer) -> None:
@@ -29,12 +30,13 @@ def loop(
 
     Examples: socratune loop demo; socratune loop demo --rounds 3; socratune loop demo --rounds 0
     """
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=verbose)
     from flows.loop_progress import loop_with_progress
 
     try:
         out = Console()
-        out.print(asyncio.run(loop_with_progress(profile, parse_changes(changes or []), rounds=rounds, console=console, width=out.width)))
+        out.print(asyncio.run(loop_with_progress(profile, overrides, rounds=rounds, console=console, width=out.width)))
     except SocratuneError as error:
         stop(error)
     except KeyboardInterrupt:
@@ -62,10 +64,13 @@ def rollback(profile: ProfileArgument, changes: Changes = None) -> None:
 
 
 def _point(profile: str, changes: list[str] | None, target: str | None) -> None:
+    if target is not None and not target.isdecimal() and not Path(target).is_dir():
+        stop(DataError(f"{target} is neither a run folder nor the number of a round (looked in {Path.cwd()}); run folders lie under data/runs"))
+    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
     from flows.loop_progress import point
 
     try:
-        typer.echo(asyncio.run(point(profile, parse_changes(changes or []), target=target)))
+        typer.echo(asyncio.run(point(profile, overrides, target=target)))
     except SocratuneError as error:
         stop(error)

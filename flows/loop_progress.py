@@ -36,7 +36,7 @@ async def loop_with_progress(profile: str, overrides: Mapping[str, Any], *, roun
     folder = await _folder(plan, profile)
     names = _SHOWN if width >= _WIDE else _NARROW
     table = Table(
-        *(Column(name, overflow="fold") for name in names), title=f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}"
+        *(Column(name, overflow="fold") for name in names), title=Text(f"Self-guided loop of {folder.name}: the accepted student is {folder.accepted.label}")
     )
     rows = history(folder)
     for row in rows:
@@ -57,5 +57,6 @@ async def _folder(plan: Plan, profile: str) -> LoopFolder:
     """The profile's loop, as its trained students name it. Raises ArtifactError where they are not trained yet."""
     found = await stored(plan, profile)
     if found is None:
-        raise ArtifactError(f"{profile} has no trained student for these settings, so it has no loop; run socratune loop {profile} first, with the same --set")
+        where = f"{plan.context.root.path.absolute()} holds no trained student of {profile} for these settings"
+        raise ArtifactError(f"{where}, so it has no loop; run socratune loop {profile} first, with the same --set")
     return LoopFolder(plan.context.root, plan.profile.name, found[1].adapters[plan.recipe.loop.start])

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tasks.contracts.artifacts import ArtifactRoot
-from tasks.contracts.profiles import load_profile
+from tasks.contracts.failures import ProfileError
+from tasks.contracts.profiles import PROFILES, load_profile
 from tasks.contracts.readings import Examination, Reading, Track, exam_arm, headline_arms, judged_arm, readings
 from tasks.contracts.recipes import Profile, Recipe
 from tasks.contracts.rows import Arm
-from tasks.estimate import check_teacher
+from tasks.estimate import check_teacher, missing_key
 from tasks.precision import Precision, precision
 from tasks.stage import Context
-
-PROFILES = Path(__file__).resolve().parent.parent / "deployments" / "profiles"
 
 ProfileName = Annotated[str, Field(description="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")]
 Overrides = Annotated[dict[str, Any] | None, Field(description='Changes to the profile by dotted path, e.g. {"recipe.seed": 1}')]
@@ -108,10 +107,12 @@ class Plan:
         return tuple(track for track in (Track.FACTS_ONLY, Track.SHUFFLED_RATIONALE) if track in self.recipe.grade.controls)
 
 
-def open_plan(profile: str, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Load and check a profile; every fault is told at once, before anything is computed or paid."""
+def open_plan(profile: str, overrides: Mapping[str, Any] | None = None, *, asks: bool = False) -> Plan:
+    """Load and check a profile; every fault is told at once, before anything is computed or paid. `asks`: what follows may ask a teacher, which takes a key."""
     loaded = load_profile(profile, folder=PROFILES, overrides=overrides or {})
     check_teacher(loaded)
+    if asks and (lacking := missing_key(loaded)):
+        raise ProfileError(loaded.name, [lacking])
     found = precision(loaded.recipe.student.dtype, device=loaded.execution.train.device)
     student = loaded.recipe.student.model_copy(update={"dtype": found.dtype})
     settled = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"student": student})})

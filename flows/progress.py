@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
-from flows.cross_validate import cross_validate
+from flows.cross_validate import checked_changes, cross_validate
 from flows.evaluate import evaluate
 from flows.full_pipeline import full_pipeline
 from flows.plan import open_plan
@@ -25,14 +26,21 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
-    console.print(f"The student computes in {open_plan(profile, overrides).precision}", highlight=False)
+    plan = open_plan(profile, overrides, asks=until != "student")
+    console.print(f"The student computes in {plan.precision}", highlight=False)
     with bars(console):
         outcome = await FLOWS[until](profile, dict(overrides))
-    return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
+    return _report_panel(outcome) if until == "report" else finished(until, profile)
+
+
+def finished(until: str, profile: str) -> RenderableType:
+    """What is said at the end of a part of a run; a name is printed as it is, brackets too."""
+    return Panel(Text(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report"))
 
 
 async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any], *, folds: int, console: Console) -> str:
     """Run every fold of a cross-validation; returns the pooled tables as Markdown."""
+    checked_changes(profile, folds, overrides)
     with bars(console):
         return await cross_validate(profile, folds, dict(overrides))
 
@@ -65,7 +73,14 @@ class _Bars:
 def _report_panel(report: Any) -> RenderableType:
     summary = read_summary(report)
     table = Table(
-        Column("model", overflow="fold"), "arm", "n", "accuracy", "95 % interval", "yes-rate", "unparsed", title=f"{summary['profile']} on {summary['split']}"
+        Column("model", overflow="fold"),
+        "arm",
+        "n",
+        "accuracy",
+        "95 % interval",
+        "yes-rate",
+        "unparsed",
+        title=Text(f"{summary['profile']} on {summary['split']}"),
     )
     for name, model in summary["models"].items():
         cell = model["arms"][model["headline"]]
@@ -77,4 +92,4 @@ def _report_panel(report: Any) -> RenderableType:
         compared.add_row(each["name"], f"{100 * each['difference']:+.1f} pp", interval, f"{each['p_holm']:.2g}", each["verdict"])
     reused = sum(line["cached"] for line in summary["stages"])
     foot = f"majority line {summary['majority_accuracy']:.1%}; {reused} of {len(summary['stages'])} stages reused; report: {report.html}"
-    return Group(table, compared, foot)
+    return Group(table, compared, Text(foot))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -10,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from tasks.contracts.failures import BudgetReached, ProfileError, SocratuneError
+from tasks.contracts.profiles import PROFILES, load_profile
 
 BUDGET_REACHED = 3  # exit code
 STOPPED = SocratuneError("stopped; run the same command again to go on from here")
@@ -37,6 +40,23 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
     if faults:
         raise ProfileError("--set", faults)
     return parsed
+
+
+def changes_of(profile: str, changes: list[str] | None) -> dict[str, Any]:
+    """The changes of a command, once they and its profile are checked; ends with every fault of them, before anything that takes seconds is imported."""
+    try:
+        overrides = parse_changes(changes or [])
+        load_profile(profile, folder=PROFILES, overrides=overrides)
+    except SocratuneError as error:
+        stop(error)
+    return overrides
+
+
+def any_terminal() -> None:
+    """What a terminal's encoding lacks is written as question marks, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def quiet_prefect(*, verbose: bool) -> None:

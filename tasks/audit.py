@@ -15,7 +15,7 @@ from tasks.contracts.artifacts import Address, TableRef, content_digest, write_a
 from tasks.contracts.failures import DataError
 from tasks.contracts.recipes import Profile
 from tasks.contracts.rows import Curated, Taught
-from tasks.gateways.hub import read_questions_file
+from tasks.gateways.hub import naming, read_questions_file
 from tasks.gateways.recorded_teacher import read_recordings
 from tasks.logic.audit import Source, hear, taught_sources
 from tasks.logic.benchmarks import Benchmark, get_benchmark
@@ -53,13 +53,16 @@ def write_audit(
     rows = read_questions_file(str(source)) if source else []
     sizes = {"train": sample.train, "dev": sample.dev, "test": sample.test, "entity_disjoint": sample.entity_disjoint}
     exports = [path for path in recordings if path.suffix == ".parquet"]
+    with naming(source):
+        read = wording.splits(rows=rows, named_split=sample.split, kinds=sample.kinds, sizes=sizes, seed=recipe.seed)
+        named = wording.named_parts(rows)
     facts = AuditFacts(
         profile=profile.name,
         overrides=overrides,
         benchmark=recipe.benchmark,
         named_split=sample.split,
-        read=wording.splits(rows=rows, named_split=sample.split, kinds=sample.kinds, sizes=sizes, seed=recipe.seed),
-        named=wording.named_parts(rows),
+        read=read,
+        named=named,
         exemplars=wording.exemplars(),
         sources=(
             *_recorded([path for path in recordings if path not in exports], wording),

@@ -22,6 +22,7 @@ from tasks.gateways.kinds import price_for, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
 from tasks.gateways.openai_teacher import OpenAITeacher
+from tasks.gateways.outset import Outset
 from tasks.gateways.teacher import Teacher as Replier
 from tasks.logic.teaching import shards
 from tasks.pace import shared_pace
@@ -36,11 +37,12 @@ async def desk(work: Work, *, recipe: Teacher, teacher: Replier, pace: TeacherEx
     """Makes a caller for all shards of one kind of ask; all of them go through one ledger, at this process's share of the limits."""
     limiter = Limiter(requests_per_minute=pace.requests_per_minute, tokens_per_minute=pace.tokens_per_minute, max_in_flight=pace.max_in_flight)
     price = price_for(teacher, recipe=recipe, pace=pace)
+    outset = Outset()
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(work.root.path / work.execution.ledger, budget_usd=pace.budget_usd))
 
         def caller_for(judge: Callable[[str], str | None]) -> Caller | BatchCaller:
-            caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price)
+            caller = Caller(teacher=teacher, ledger=ledger, limiter=limiter, settings=settings_of(recipe), judge=judge, price=price, outset=outset)
             if pace.mode == "online":
                 return caller
             assert isinstance(teacher, OpenAITeacher), "load_profile refuses other kinds"

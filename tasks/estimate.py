@@ -15,12 +15,14 @@ from prefect.artifacts import acreate_table_artifact
 
 from tasks.contracts.artifacts import TableRef
 from tasks.contracts.asks import Answer, Ask, Cost, Estimate
-from tasks.contracts.failures import ProfileError, TeacherRefused
-from tasks.contracts.recipes import Profile, Recipe
+from tasks.contracts.execution import TeacherExecution
+from tasks.contracts.failures import ProfileError
+from tasks.contracts.recipes import Profile, Recipe, Teacher
 from tasks.contracts.rows import Drafted, Outcome, Question
 from tasks.foresee import foreseen
-from tasks.gateways.hub import read_questions_file
-from tasks.gateways.kinds import judge_pace, open_teacher, price_for, settings_of
+from tasks.gateways.credentials import NO_KEY, has_key
+from tasks.gateways.hub import naming, read_questions_file
+from tasks.gateways.kinds import endpoint_faults, judge_pace, open_teacher, price_for, settings_of
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.teacher import Reply, first_request
 from tasks.gateways.tokens import estimated_tokens, how_counted
@@ -33,18 +35,32 @@ from tasks.stage import Context
 
 
 def check_teacher(profile: Profile) -> None:
-    """Raise ProfileError when no price is known for a paid teacher or judge: told before a student drafts."""
-    pace, judge = profile.execution.teacher, profile.recipe.judge
-    asked = {"teacher": (profile.recipe.teacher, pace), "judge": (as_teacher(judge), judge_pace(pace, model=judge.model))}
-    faults = []
-    for name, (recipe, own) in asked.items():
-        try:
-            if getattr(profile.recipe, name).kind == "openai":
-                price_for(open_teacher(recipe, recordings=(), pace=own, seed=0), recipe=recipe, pace=own)
-        except TeacherRefused as error:
-            faults.append(f"recipe.{name}.model: {error}")
+    """Raise ProfileError where a paid teacher or judge could never answer: its model, its price, the key, the address. Told before a student drafts."""
+    faults: dict[str, None] = {}  # in order; a fault of the environment is told once
+    for name, recipe, pace in _paid(profile):
+        found = endpoint_faults(recipe, pace)
+        faults |= dict.fromkeys(fault if fault.startswith("OPENAI_") else f"recipe.{name}.model: {fault}" for fault in found)
     if faults:
-        raise ProfileError(profile.name, faults)
+        raise ProfileError(profile.name, list(faults))
+
+
+def missing_key(profile: Profile) -> str | None:
+    """What a run would lack to ask; None where it has a key or needs none. Replies of the same model in the ledger may be all that it needs."""
+    if has_key():
+        return None
+    path = Path(profile.execution.root) / profile.execution.ledger
+    models = [recipe.model for _, recipe, _ in _paid(profile)]
+    if models and path.is_file():
+        with Ledger(path, budget_usd=None) as ledger:
+            models = [model for model in models if not ledger.knows(model)]
+    return NO_KEY if models else None
+
+
+def _paid(profile: Profile) -> list[tuple[str, Teacher, TeacherExecution]]:
+    """The teacher and the judge, as far as they are asked over a network: name, recipe and pace."""
+    recipe, pace = profile.recipe, profile.execution.teacher
+    asked = [("teacher", recipe.teacher, pace), ("judge", as_teacher(recipe.judge), judge_pace(pace, model=recipe.judge.model))]
+    return [each for each in asked if getattr(recipe, each[0]).kind == "openai"]
 
 
 async def tell_cost(
@@ -94,9 +110,9 @@ def _rows(
     if source is not None and not Path(source).exists():
         return None
     sample = recipe.sample
-    drawn = get_benchmark(recipe.benchmark).sample(
-        rows=read_questions_file(str(source)) if source else [], named_split=sample.split, kinds=sample.kinds, split="train", n=sample.train, seed=recipe.seed
-    )
+    rows = read_questions_file(str(source)) if source else []
+    with naming(source):
+        drawn = get_benchmark(recipe.benchmark).sample(rows=rows, named_split=sample.split, kinds=sample.kinds, split="train", n=sample.train, seed=recipe.seed)
     return undrafted(drawn.questions)
 
 

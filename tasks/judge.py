@@ -37,7 +37,7 @@ async def judge(
     """
     wording = get_benchmark(benchmark)
     pairs = contests(work.root.read(new, Prediction), work.root.read(old, Prediction), arm=arm, size=recipe.questions, benchmark=wording)
-    given = read_labels(labels.read_text(encoding="utf-8"), pairs, seed=seed, name=str(labels)) if labels else {}
+    given = read_labels(labels.read_text(encoding="utf-8-sig"), pairs, seed=seed, name=str(labels)) if labels else {}
     labelling = _write_labelling(work.root, pairs, seed=seed)
     asker = as_teacher(recipe)
     pace = judge_pace(work.execution.teacher, model=recipe.model)

@@ -8,7 +8,7 @@ from typing import Any
 from tasks.contracts.failures import ArtifactError
 from tasks.gateways.batch_store import BatchStore
 from tasks.gateways.ledger import Ledger
-from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, verify_ledger
+from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, lost_rows, verify_ledger
 
 
 def look_after(action: str, *, ledger: Path, file: Path | None) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def look_after(action: str, *, ledger: Path, file: Path | None) -> dict[str, Any
                 return {"forgotten": BatchStore(opened).forget()}
             case "export":
                 assert file is not None
-                return {"file": str(file), "rows": export_ledger(opened, file)}
+                kept = export_ledger(opened, file)
+                return {"file": str(file), "rows": kept, "lost": lost_rows(opened, kept=kept)}
             case _:
                 assert file is not None
                 return {"ledger": str(ledger), "new_rows": import_ledger(opened, file)}

@@ -37,7 +37,7 @@ def _run(folder: Path) -> tuple[dict[str, str], str, list[Prediction]]:
     try:
         findings = Findings.model_validate_json((folder / "refs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a finished run ({error}); give folders under data/runs/") from error
+        raise DataError(f"{folder} is not a finished run (refs.json: {' '.join(str(error).split())}); give folders under data/runs/") from error
     root = ArtifactRoot(folder.resolve().parents[2])
     rows = [row for ref in findings.predictions.values() for row in root.read(ref, Prediction)]
     return {name: model["headline"] for name, model in {**summary["models"], **summary["controls"]}.items()}, summary["split"], rows

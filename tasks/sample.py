@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.contracts.rows import Question
-from tasks.gateways.hub import read_questions_file
+from tasks.gateways.hub import naming, read_questions_file
 from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
@@ -16,7 +16,8 @@ async def sample(
 ) -> Table[Question]:
     """`size` questions of `split` (0 = all), balanced or stratified as the benchmark says; one ref a split, so a test size retrains nothing."""
     rows = read_questions_file(str(source)) if source else []
-    drawn = get_benchmark(benchmark).sample(rows=rows, named_split=named_split, kinds=kinds, split=split, n=size, seed=seed)
+    with naming(source):
+        drawn = get_benchmark(benchmark).sample(rows=rows, named_split=named_split, kinds=kinds, split=split, n=size, seed=seed)
     answers = [question.answer for question in drawn.questions]
     counts = {"yes": answers.count("yes"), "no": answers.count("no")}
     return Table(drawn.questions, Question, {"split": split, "class_counts": counts, "excluded": drawn.excluded})

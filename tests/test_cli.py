@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.progress import finished
 from flows.terminal import BUDGET_REACHED
+from tasks.contracts.profiles import load_profile
+from tasks.estimate import missing_key
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.simulated_server import SimulatedServer, serve_simulated
 from tasks.gateways.teacher import Reply
@@ -48,18 +56,62 @@ def test_a_wrong_call_is_one_clear_error_and_writes_nothing(arguments: list[str]
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.prefect
-def test_a_missing_key_is_told_before_any_call(tmp_path: Path, schooled_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    changes = {
-        "execution.root": tmp_path, "recipe.student.model": schooled_student, "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4o",
-        "recipe.sample.train": 2, "recipe.sample.dev": 4,
-    }  # fmt: skip
-    sets = [part for path, value in changes.items() for part in ("--set", f"{path}={value}")]
-    done = invoke("run", str(Path(__file__).parent / "profiles" / "tiny.yaml"), "--until", "teach", *sets)
+def _paid(tmp_path: Path, **changes: object) -> list[str]:
+    """Arguments that make the tiny profile ask a paid teacher."""
+    both = {"execution.root": tmp_path / "root", "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4o", **changes}
+    return [str(Path(__file__).parent / "profiles" / "tiny.yaml"), *(part for path, value in both.items() for part in ("--set", f"{path}={value}"))]
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "words"),
+    [
+        ({"OPENAI_API_KEY": ""}, {}, "set OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": "“sk-canary”"}, {}, "a character that no key has (LEFT DOUBLE QUOTATION MARK"),
+        ({"OPENAI_API_KEY": "sk-ca\nnary"}, {}, "a character that no key has (U+000A"),
+        ({"OPENAI_API_KEY": "sk-canary", "OPENAI_BASE_URL": "localhost:9/v1"}, {}, "has no scheme: write http://localhost:9/v1"),
+        ({"OPENAI_API_KEY": "sk-canary"}, {"recipe.teacher.model": "simulated-gpt-4"}, "kind=openai needs the name of a model"),
+        ({"OPENAI_API_KEY": ""}, {"recipe.teacher.kind": "simulated", "recipe.judge.kind": "openai", "recipe.judge.model": "gpt-4o"}, "set OPENAI_API_KEY"),
+    ],
+)
+def test_what_keeps_a_teacher_from_answering_is_one_line_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], changes: dict[str, object], words: str
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = invoke("run", *_paid(tmp_path, **changes))
     assert done.exit_code == 1
-    assert "OPENAI_API_KEY" in done.output
-    assert not list((tmp_path / "data").glob("teach/*/artifact.json"))
+    assert words in " ".join(done.output.split())
+    assert len(done.output.strip().splitlines()) <= 3, "one line, folded by the terminal"
+    assert "canary" not in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_says_that_a_key_is_missing_and_forecasts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = invoke("plan", *_paid(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert "A run would stop before it begins: no API key: set OPENAI_API_KEY" in " ".join(done.output.split())
+    monkeypatch.setenv("OPENAI_API_KEY", "‘sk-canary’")
+    refused = invoke("plan", *_paid(tmp_path))
+    assert refused.exit_code == 1
+    assert "LEFT SINGLE QUOTATION MARK" in refused.output
+    assert "canary" not in refused.output
+
+
+def test_a_ledger_with_replies_of_the_model_may_be_all_that_a_run_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    profile = load_profile(str(Path(__file__).parent / "profiles" / "tiny.yaml"), folder=tmp_path, overrides={
+        "execution.root": str(tmp_path), "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4",
+    })  # fmt: skip
+    assert "OPENAI_API_KEY" in str(missing_key(profile))
+    reply = Reply(text="a", finish_reason="stop", model="gpt-4o-2024-08-06", tokens_in=3, tokens_out=4, request_id="r")
+    with Ledger(tmp_path / profile.execution.ledger, budget_usd=None) as ledger:
+        ledger.record("k", reply, source="/v1", usd=0.5)
+    assert "OPENAI_API_KEY" in str(missing_key(profile)), "replies of another model are none of this one"
+    with Ledger(tmp_path / profile.execution.ledger, budget_usd=None) as ledger:
+        ledger.record("l", replace(reply, model="gpt-4-0613"), source="/v1", usd=0.5)
+    assert missing_key(profile) is None
 
 
 def test_score_prints_json(tmp_path: Path) -> None:
@@ -70,9 +122,21 @@ def test_score_prints_json(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize("pred", [{"a": {"answer": True}, "b": {"answer": True}}, [{"qid": "a", "answer": "yes"}, {"qid": "b", "answer": "yes"}]])
+def test_score_reads_files_with_a_byte_order_mark(tmp_path: Path, pred: object) -> None:
+    gold = [{"qid": "a", "question": "Is it?", "answer": True, "facts": []}, {"qid": "b", "question": "Was it?", "answer": False, "facts": []}]
+    for name, content in {"gold.json": gold, "pred.json": pred}.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8-sig")
+    done = invoke("score", "strategyqa", "--pred", str(tmp_path / "pred.json"), "--gold", str(tmp_path / "gold.json"))
+    assert json.loads(done.stdout)["accuracy"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("pred", "gold", "words"),
     [
+        ('{"a": "yes", "a": "no"}', '[{"qid": "a", "question": "Is it?", "answer": true}]', "'a' occurs twice in one object"),
+        ('{"a": {"answer": true, "answer": false}}', '[{"qid": "a", "question": "Is it?", "answer": true}]', "'answer' occurs twice in one object"),
+        ("[" * 100_000, "[]", "is not JSON"),
         ("{", "[]", "is not JSON"),
         ("{}", '[{"qid": "a", "question": "Is it?"}]', "answer"),
         ("{}", '[{"qid": "a", "question": "Q?", "answer": true}, {"qid": "a", "question": "R?", "answer": true}]', "a"),
@@ -90,6 +154,30 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = invoke("score", "strategyqa", "--pred", str(tmp_path / "none.json"), "--gold", str(tmp_path / "none.json"))
     assert done.exit_code == 1
     assert "none.json does not exist" in " ".join(done.output.split())
+
+
+def test_a_wrong_call_is_answered_before_anything_that_takes_seconds_is_imported() -> None:
+    program = "import sys; from flows.cli import app\ntry: app(sys.argv[1:])\nexcept SystemExit: pass\nprint({'prefect', 'torch', 'openai'} & set(sys.modules))"
+    said = {"run dmeo": "did you mean demo?", "plan demo --set seed=1": "did you mean recipe.seed?", "promote demo nowhere": "nowhere is neither a run folder"}
+    for line, words in said.items():
+        command = [sys.executable, "-c", program, *line.split()]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+        assert (line, done.stdout.strip()) == (line, "set()")
+        assert words in " ".join(done.stderr.split())
+
+
+def test_a_terminal_that_cannot_write_a_character_gets_a_question_mark(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "flows.cli", "show", str(tmp_path / "von \u2192 nach")]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert "nach" in done.stderr.decode("cp1252")
+
+
+def test_a_name_in_brackets_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=200).print(finished("teach", "demo[lr=1e-4]"))
+    assert "demo[lr=1e-4]" in capsys.readouterr().out
 
 
 def test_pooling_wants_finished_runs(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ SocratuneError
 ├── TeacherError            the teacher cannot answer
 │   ├── TeacherRefused      the endpoint says no for good: key, quota, model, request
 │   ├── NoReply             one question got no reply after all tries; the others go on
-│   │   └── NotRecorded     a recording does not hold the question
+│   │   ├── NotRecorded     a recording does not hold the question
+│   │   └── Rejected        the endpoint will never answer this question
 │   ├── Stopped             other questions of the same run met one of the above, so these were not asked
 │   └── TeacherUnavailable  the endpoint stays down, or asks for a longer wait than we take
 ├── BudgetReached           the ledger would spend more than its cap
@@ -31,8 +32,8 @@ class ProfileError(SocratuneError):
 
     def __init__(self, source: str, faults: list[str]) -> None:
         self.faults = tuple(faults)
-        noun = "fault" if len(faults) == 1 else "faults"
-        super().__init__(f"{source}: {len(faults)} {noun}\n" + "\n".join(f"  - {fault}" for fault in faults))
+        several = f"{len(faults)} faults\n" + "\n".join(f"  - {fault}" for fault in faults)
+        super().__init__(f"{source}: {faults[0] if len(faults) == 1 else several}")
 
 
 class DataError(SocratuneError):
@@ -60,12 +61,25 @@ class TeacherRefused(TeacherError):
 
 
 class NoReply(TeacherError):
-    """One question got no reply after `tries` calls, the last of which ended with HTTP `status` (0: no answer). It becomes a failed row."""
+    """One question got no reply after `tries` calls, the last of which ended with HTTP `status` (0: no answer). It becomes a failed row.
 
-    def __init__(self, message: str, *, tries: int, status: int = 0) -> None:
+    `alike` is what the fault has in common with the same fault of other questions ("": nothing), `advice` what to do where all of them get it.
+    """
+
+    def __init__(self, message: str, *, tries: int, status: int = 0, alike: str = "", advice: str = "") -> None:
         self.tries = tries
         self.status = status
+        self.alike = alike
+        self.advice = advice
         super().__init__(message)
+
+
+class Rejected(NoReply):
+    """The endpoint refuses this one request for good; its row ends with `outcome`."""
+
+    def __init__(self, message: str, *, outcome: str, tries: int, status: int, alike: str, advice: str) -> None:
+        self.outcome = outcome
+        super().__init__(message, tries=tries, status=status, alike=alike, advice=advice)
 
 
 class NotRecorded(NoReply):

@@ -93,5 +93,5 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         read: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a finished run ({error}); give folders under data/runs/") from error
+        raise DataError(f"{folder} is not a finished run (summary.json: {error}); give folders under data/runs/") from error
     return read

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from pydantic import ValidationError
 from tasks.contracts.failures import ProfileError
 from tasks.contracts.readings import judged_arm
 from tasks.contracts.recipes import Profile, Recipe, Teacher
+from tasks.contracts.sources import is_lost_path
 from tasks.contracts.splits import NAMED_SPLITS, fold_of
+
+PROFILES = Path(__file__).resolve().parents[2] / "deployments" / "profiles"
 
 
 def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) -> Profile:
@@ -25,6 +29,7 @@ def load_profile(source: str, *, folder: Path, overrides: Mapping[str, object]) 
     """
     path, tree = _read(source, folder=folder, below=())
     faults = [fault for key, value in overrides.items() if (fault := _override(tree, key, value))]
+    tree = _at_home(tree)
     try:
         profile = Profile(name=path.stem, **tree)
     except TypeError:
@@ -41,8 +46,7 @@ def _read(source: str, *, folder: Path, below: tuple[Path, ...]) -> tuple[Path, 
     """A profile's file and its tree, laid over the one that it extends. `below` are the profiles that extend this one."""
     path = Path(source) if source.endswith((".yaml", ".yml")) else folder / f"{source}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none found"
-        raise ProfileError(source, [f"no such profile; known ones: {known}; or give the path of a YAML file"])
+        raise ProfileError(source, [_unknown(source, path, folder=folder)])
     if path.resolve() in below:
         raise ProfileError(str(path), ["extends itself, by way of others; one profile of the chain must be complete"])
     try:
@@ -55,6 +59,27 @@ def _read(source: str, *, folder: Path, below: tuple[Path, ...]) -> tuple[Path, 
         return path, tree
     _, whole = _read(str(base), folder=folder, below=(*below, path.resolve()))
     return path, _laid_over(whole, tree)
+
+
+def _unknown(source: str, path: Path, *, folder: Path) -> str:
+    """What is known instead of a profile that is not there."""
+    names = sorted(each.stem for each in folder.glob("*.yaml"))
+    others = names if path.parent == folder else [str(each) for pattern in ("*.yaml", "*.yml") for each in sorted(path.parent.glob(pattern))]
+    close = difflib.get_close_matches(source, others, n=1) or difflib.get_close_matches(path.stem, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    where = "" if path.parent == folder else f" in {path.parent.absolute()}"
+    return f"no such profile{where}; {hint}known ones: {', '.join(names) or 'none found'}; or give the path of a YAML file"
+
+
+def _at_home(tree: Any) -> Any:
+    """A tree whose paths that begin with ~ lie in the home folder, as a shell would have written them."""
+    if isinstance(tree, dict):
+        return {key: _at_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_at_home(value) for value in tree]
+    if isinstance(tree, str) and tree.startswith("~"):
+        return os.path.expanduser(tree)
+    return tree
 
 
 def _laid_over(whole: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,10 +95,22 @@ def _override(tree: dict[str, Any], key: str, value: object) -> str | None:
     for part in parents:
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
-        close = difflib.get_close_matches(key, list(_paths(tree)), n=1)
-        return f"override {key}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+        close = _meant(key, _paths(tree))
+        return f"override {key}: no such key" + (f"; did you mean {close}?" if close else "")
     node[last] = value
     return None
+
+
+def _meant(key: str, paths: list[str]) -> str | None:
+    """The path that a wrong one stands for: one that ends in it, else one like it, else one whose last name is like its last; the least deep of several."""
+
+    def like(name: str, names: Iterable[str]) -> list[str]:
+        return difflib.get_close_matches(name, sorted(set(names)), n=1)
+
+    last = like(key.rpartition(".")[2], (path.rpartition(".")[2] for path in paths))
+    ending = [path for path in paths if path.endswith(f".{key}")]
+    found = ending or like(key, paths) or [path for path in paths if path.rpartition(".")[2] in last]
+    return min(found, key=lambda path: path.count("."), default=None)
 
 
 def _paths(tree: object, prefix: str = "") -> list[str]:
@@ -104,6 +141,7 @@ def _contradictions(profile: Profile) -> list[str]:
         for name in train.report_to
         if find_spec(name) is None
     ]
+    faults += _lost_paths(profile)
     faults += _teacher_faults(recipe.teacher, mode=profile.execution.teacher.mode)
     faults += _asking_faults(recipe)
     faults += _sample_faults(recipe)
@@ -117,6 +155,17 @@ def _contradictions(profile: Profile) -> list[str]:
         for name, asked in (("recipe.sft", recipe.sft.select_questions), ("recipe.align", recipe.align.select_questions))
         if recipe.sample.dev and asked > recipe.sample.dev
     ]
+    return faults
+
+
+def _lost_paths(profile: Profile) -> list[str]:
+    """Models and question files that are named by a path where nothing is. What may be a hub id is not looked for here."""
+    recipe = profile.recipe
+    named = {"recipe.student.model": recipe.student.model, "recipe.draft.model": recipe.draft.model, "recipe.sample.path": recipe.sample.path or ""}
+    faults = [f"{name}: nothing is at {path} (looked in {Path.cwd()})" for name, path in named.items() if is_lost_path(path)]
+    root = Path(profile.execution.root)
+    if root.exists() and not root.is_dir():
+        faults.append(f"execution.root: {root} is a file; give a folder")
     return faults
 
 

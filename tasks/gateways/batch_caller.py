@@ -20,15 +20,19 @@ from openai.types import Batch
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
+from tasks.contracts.failures import NoReply, Rejected, TeacherRefused, TeacherUnavailable
 from tasks.gateways.batch_store import BatchStore, Drawn
 from tasks.gateways.caller import Caller, Progress, Tally, Wanted, budget_reached, in_order
-from tasks.gateways.openai_teacher import BACK_OFF, ENDPOINT, LONGEST_WAIT, RETRIED, TRIES, OpenAITeacher, clean, filtered, reply_from, requested_wait
-from tasks.gateways.teacher import Reply
+from tasks.gateways.completions import NoCompletion, reply_from, told
+from tasks.gateways.openai_teacher import BACK_OFF, ENDPOINT, LONGEST_WAIT, TRIES, OpenAITeacher, filtered, rejected, requested_wait
+from tasks.gateways.refusals import PASSING, refusal_of
+from tasks.gateways.teacher import Billed, Reply
+from tasks.logic.texts import clean
 
 T = TypeVar("T")
 LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires
 PAGES = 10  # of a hundred batches that are looked through for ours; newest come first
+FIRST_LINES = 40  # of the first one, which shows what replies cost and whether they can be used
 ROUNDS = 4  # times that a question is sent before it counts as failed
 MARK = "socratune"  # metadata key that names our batch
 _OVER = frozenset({"completed", "expired", "cancelled", "failed"})
@@ -44,6 +48,7 @@ class BatchCaller:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _errors: dict[str, NoReply] = field(default_factory=dict, init=False)
     _rounds: Counter[str] = field(default_factory=Counter, init=False)
+    _spoken: dict[str, frozenset[str]] = field(default_factory=dict, init=False)  # parameters that a question was sent without
 
     def __post_init__(self) -> None:
         self._store = BatchStore(self.caller.ledger)
@@ -60,12 +65,14 @@ class BatchCaller:
         firsts, keys = caller.requests(asks)
         tally = Tally(replies=caller.ledger.find_many(firsts))
         tally.usage += Usage(cached=len(tally.replies) + len(asks) - len(firsts))
+        caller.outset.answered |= bool(tally.replies)
         while True:
             steps = {key: caller.advance(request, key, tally) for key, request in firsts.items()}
-            wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._rounds[step.key] < ROUNDS}
+            wanted = {step.key: step for step in steps.values() if isinstance(step, Wanted) and self._open_to(step.key)}
             progress(len(asks) - len(wanted), len(asks), tally.usage)
             if not wanted:
                 break
+            caller.outset.refuse_vain()
             batches = await self._open(wanted)
             if not batches:
                 raise budget_reached(caller.ledger, caller.worst_usd(next(iter(wanted.values())).request))
@@ -75,8 +82,13 @@ class BatchCaller:
                 progress(settled + done, len(asks), tally.usage)
 
             await self._wait_for(batches, wanted, tally, tell)
+        caller.outset.refuse_alike(enough=len(firsts))
         answers = {key: step if isinstance(step, Answer) else self._given_up(step, tally) for key, step in steps.items()}
         return in_order(answers, keys, asks), tally.usage
+
+    def _open_to(self, key: str) -> bool:
+        """Whether sending a question once more may bring a reply."""
+        return self._rounds[key] < ROUNDS and not isinstance(self._errors.get(key), Rejected)
 
     def _given_up(self, step: Wanted, tally: Tally) -> Answer:
         return self.caller.ended(step, self._errors.get(step.key) or NoReply(f"expired in {ROUNDS} batches", tries=ROUNDS), tally)
@@ -97,7 +109,8 @@ class BatchCaller:
         held = self._store.lines_of(remote.values())
         rest = [step for key, step in wanted.items() if key not in held]
         costs = [(step.key, self.caller.worst_usd(step.request)) for step in rest]
-        while drawn_keys := self._store.draw(endpoint, costs[:LINES]):
+        first = not self.caller.outset.useful
+        while not (first and remote) and (drawn_keys := self._store.draw(endpoint, costs[: FIRST_LINES if first else LINES])):
             batch, keys = drawn_keys
             remote[await self._send(batch, [wanted[key] for key in keys])] = batch
             costs = costs[len(keys) :]
@@ -106,7 +119,8 @@ class BatchCaller:
     async def _send(self, batch: str, steps: Sequence[Wanted]) -> str:
         """Upload and start one batch; returns its remote id."""
         client = self.teacher.client()
-        lines = [{"custom_id": step.key, "method": "POST", "url": ENDPOINT, "body": step.request.body()} for step in steps]
+        self._spoken |= dict.fromkeys((step.key for step in steps), self.teacher.dialect.refused)
+        lines = [{"custom_id": step.key, "method": "POST", "url": ENDPOINT, "body": step.request.body(self.teacher.dialect.refused)} for step in steps]
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         file = await self._insist(lambda: client.files.create(file=(f"{MARK}-{batch}.jsonl", content), purpose="batch"))
         drawn = self._store.uploaded(batch, file.id)
@@ -156,24 +170,33 @@ class BatchCaller:
     async def _collect(self, batch: str, state: Batch, wanted: Mapping[str, Wanted], tally: Tally) -> None:
         """Keep every reply of a batch that is over, then close it. Lines without one are wanted still."""
         replies: dict[str, tuple[Reply, float | None]] = {}
+        lost: list[tuple[Billed, float]] = []
         refusal: TeacherRefused | None = None
         ours = self._store.lines_of([batch])  # all of them are paid, whether this run wants them or not
         for file_id in (state.output_file_id, state.error_file_id):
             if not file_id:
                 continue
             content = await self._insist(partial(self.teacher.client().files.content, file_id))
-            for line in content.text.split("\n"):
-                refusal = self._read(line, ours, wanted, replies) or refusal
+            for line in self.teacher.unkeyed(content.text).split("\n"):
+                refusal = self._read(line, ours, wanted, replies, lost) or refusal
         self._rounds.update(ours)
         self.caller.mended |= self.caller.ledger.damaged & replies.keys()
-        self.caller.ledger.record_batch(batch, replies, source=self.teacher.source(next(iter(wanted.values())).request.ask))
+        self.caller.ledger.record_batch(batch, replies, source=self.teacher.source(next(iter(wanted.values())).request.ask), lost=lost)
         self._store.close(batch)
+        tally.usage += Usage(usd=sum(usd for _, usd in lost))
         for key, (reply, usd) in replies.items():
             tally.replies[key] = self.caller.ledger.find(key) or reply
+            if key in wanted:
+                self.caller.outset.learn_cost(wanted[key].request, reply)
             reask = key in wanted and wanted[key].request.reask > 0
             tally.usage += Usage(calls=1, reasks=int(reask), tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, usd=usd or 0.0)
+        self.caller.outset.answered |= bool(replies)
+        for key in ours & self._errors.keys() - replies.keys():
+            if self._errors[key].alike:
+                self.caller.outset.refused(self._errors[key])
         if refusal is not None:
             raise refusal
+        self.caller.outset.refuse_alike()
         if state.status == "cancelled":
             raise TeacherUnavailable(f"the batch {state.id} was cancelled at the provider; its replies so far are in the ledger, run again to send the rest")
 
@@ -186,33 +209,54 @@ class BatchCaller:
         said = "; ".join(str(error.message) for error in errors) or "no reason given"
         raise TeacherRefused(f"the provider refused the batch {state.id} ({said}); check recipe.teacher and the account's batch limits")
 
-    def _read(self, line: str, ours: Set[str], wanted: Mapping[str, Wanted], replies: dict[str, tuple[Reply, float | None]]) -> TeacherRefused | None:
-        """One line of an output or error file: a reply to keep, an error to remember, or a refusal that ends the run."""
+    def _read(
+        self, line: str, ours: Set[str], wanted: Mapping[str, Wanted], replies: dict[str, tuple[Reply, float | None]], lost: list[tuple[Billed, float]]
+    ) -> TeacherRefused | None:
+        """One line of an output or error file: a reply to keep, an error to remember, or a refusal that ends the run. What is billed without a reply is
+        added to `lost`."""
         try:
             row: Any = json.loads(line)
-            key, response, error = str(row["custom_id"]), row.get("response") or {}, row.get("error") or {}
+            key, response = str(row["custom_id"]), row.get("response") or {}
             body, status = response.get("body") or {}, int(response.get("status_code") or 0)
-            error = error or body.get("error") or {}
-            code, message = str(error.get("code") or ""), clean(str(error.get("message") or ""))
+            error = row.get("error") or (body.get("error") if isinstance(body, dict) and status != 200 else None)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # no line of ours; what it was to answer stays wanted
         if key not in ours:
             return None
         request = wanted[key].request if key in wanted else None
-        if status == 200:
+        if status == 200 and not error:
             try:
-                reply = reply_from(body, request_id=str(response.get("request_id") or row.get("id") or ""), tries=1, seconds=0.0, request=request)
-            except ValueError:
-                self._errors[key] = NoReply("the body is not a chat completion", tries=1, status=status)
+                reply = told(reply_from(body, request_id=str(response.get("request_id") or row.get("id") or ""), tries=1, seconds=0.0, request=request))
+            except NoCompletion as found:
+                if found.billed is not None:
+                    lost.append((found.billed, self.caller.price.usd(**vars(found.billed))))
+                self._errors[key] = NoReply(str(found), tries=self._rounds[key] + 1, status=status)
                 return None
             replies[key] = (reply, self.caller.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached))
-        elif code == "content_filter":
+            return None
+        return self._refused_line(key, status, error if error else body, replies)
+
+    def _refused_line(self, key: str, status: int, error: Any, replies: dict[str, tuple[Reply, float | None]]) -> TeacherRefused | None:
+        """A line without a reply: the question's own end, one to be sent again, or a refusal that ends the run."""
+        refusal = refusal_of(status, error)
+        said = self.teacher.redacted(f"HTTP {status}: {clean(refusal.message or refusal.code)}")
+        if refusal.code == "content_filter":
             replies[key] = (filtered(self.caller.settings.model), 0.0)
-        elif code == "insufficient_quota" or (400 <= status < 500 and status not in RETRIED):
-            return TeacherRefused(f"the endpoint refused a request of the batch (HTTP {status}: {message or code}); replies so far are in the ledger")
+        elif 400 <= status < 500 and refusal.subject in ("quota", "account"):
+            return TeacherRefused(f"the endpoint refused a request of the batch ({said}); {refusal.advice}: replies so far are in the ledger")
+        elif refusal.code == "insufficient_quota":
+            return TeacherRefused(f"the account has no quota left ({said}); add credit with the provider and run again: replies so far are in the ledger")
+        elif refusal.subject == "parameter" and refusal.parameter not in self._spoken.get(key, frozenset()) and self._learned(refusal.parameter):
+            self._errors[key] = NoReply(said, tries=self._rounds[key] + 1, status=status)  # sent again without it
+        elif 400 <= status < 500 and refusal.subject in ("request", "parameter"):
+            self._errors[key] = rejected(refusal, said, tries=self._rounds[key] + 1)
         else:
-            self._errors[key] = NoReply(f"HTTP {status}: {message or code}", tries=self._rounds[key] + 1, status=status)
+            self._errors[key] = NoReply(said, tries=self._rounds[key] + 1, status=status)
         return None
+
+    def _learned(self, parameter: str) -> bool:
+        """Whether the same can be said without a parameter."""
+        return parameter in self.teacher.dialect.refused or self.teacher.dialect.learn(parameter)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call to the batch endpoints, again after passing trouble. Raises TeacherRefused or TeacherUnavailable otherwise."""
@@ -234,14 +278,14 @@ class BatchCaller:
             else:
                 fault = (TeacherUnavailable if _passes(error) else TeacherRefused)(f"{said}; what it has done so far is kept, run again")
         except openai.APIConnectionError as error:
-            fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({type(error).__name__}); run again later: batches that were sent go on")
+            fault = TeacherUnavailable(f"the batch endpoint cannot be reached ({self.teacher.unreached(error)}); run again later: batches that were sent go on")
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
 
 
 def _passes(error: BaseException) -> bool:
     """Whether trouble with the batch endpoints is worth another try."""
     if isinstance(error, openai.APIStatusError):
-        return error.code != "insufficient_quota" and (error.status_code >= 500 or error.status_code in RETRIED)
+        return error.code != "insufficient_quota" and (error.status_code >= 500 or error.status_code in PASSING)
     return isinstance(error, openai.APIConnectionError)
 
 

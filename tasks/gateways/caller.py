@@ -13,14 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from tasks.contracts.asks import Answer, Ask, Usage
-from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, Stopped, TeacherRefused, TeacherUnavailable
+from tasks.contracts.failures import BudgetReached, NoReply, NotRecorded, Rejected, Stopped, TeacherRefused, TeacherUnavailable
 from tasks.contracts.rows import Outcome
 from tasks.gateways.batch_store import BatchStore
+from tasks.gateways.completions import end_of, told
 from tasks.gateways.ledger import Ledger
 from tasks.gateways.limits import Limiter
+from tasks.gateways.outset import Outset
 from tasks.gateways.prices import Price
-from tasks.gateways.teacher import Reply, Request, Settings, Teacher, first_request, repaired
-from tasks.gateways.tokens import most_tokens
+from tasks.gateways.teacher import Billed, Reply, Request, Settings, Teacher, first_request, repaired
 
 GIVE_UP_AFTER = 20  # asks in a row that got no reply after all their retries: the endpoint is down, not the question odd
 Progress = Callable[[int, int, Usage], None]
@@ -53,6 +54,7 @@ class Caller:
     settings: Settings
     judge: Callable[[str], str | None]
     price: Price
+    outset: Outset = field(default_factory=Outset)  # of everything that this process asks the teacher
     mended: set[str] = field(default_factory=set, init=False)  # keys of damaged rows that were bought again
     _silent: int = field(default=0, init=False)  # asks in a row without a reply
     _reserved: int = field(default=0, init=False)  # calls of this process that hold a reservation
@@ -70,6 +72,7 @@ class Caller:
         shares = Counter(keys)
         tally = Tally(replies=self.ledger.find_many(shares), usage=Usage(cached=len(asks) - len(shares)))
         tally.usage += Usage(cached=len(tally.replies))
+        self.outset.answered |= bool(tally.replies)
         answers: dict[str, Answer] = {}
         done = 0
 
@@ -96,6 +99,7 @@ class Caller:
                 missing[key] = step
         self._refuse_batched(step.key for step in missing.values())
         await _finish([asyncio.create_task(buy(key, step)) for key, step in missing.items()], self.limiter)
+        self.outset.refuse_alike(enough=len(missing))
         return in_order(answers, keys, asks), tally.usage
 
     def requests(self, asks: Sequence[Ask]) -> tuple[dict[str, Request], list[str]]:
@@ -122,6 +126,7 @@ class Caller:
             ask=ask, outcome=outcome, text=reply.text, model=reply.model, attempts=request.reask + 1, note=note,
             status=reply.status, request_id=reply.request_id,
         )  # fmt: skip
+        self.outset.heard(step.key, note)
         if outcome is Outcome.OK or answer.attempts >= self.settings.attempts:
             return answer
         again = replace(request, reask=request.reask + 1, messages=repaired(ask, request.reask + 1, reply=reply, problem=note))
@@ -138,16 +143,17 @@ class Caller:
 
     def ended(self, step: Wanted, error: NoReply, tally: Tally) -> Answer:
         """The answer of a question whose next reply could not be had: what it has so far, or a failure."""
-        final = isinstance(error, NotRecorded)
+        final = isinstance(error, (NotRecorded, Rejected))
         if step.so_far is not None:
             return replace(step.so_far, final=final)
-        tally.usage += Usage(failed=1)
+        outcome = Outcome(error.outcome) if isinstance(error, Rejected) else Outcome.FAILED
+        tally.usage += Usage(failed=int(outcome is Outcome.FAILED))
         ask = step.request.ask
-        return Answer(ask=ask, outcome=Outcome.FAILED, text="", model="", attempts=1, note=str(error), status=error.status, final=final)
+        return Answer(ask=ask, outcome=outcome, text="", model="", attempts=1, note=str(error), status=error.status, final=final)
 
     def worst_usd(self, request: Request) -> float:
-        """The most that a request can cost."""
-        return self.price.usd(tokens_in=most_tokens(request.messages), tokens_out=self.settings.max_tokens)
+        """The most that a request can cost, as far as calls so far have shown."""
+        return self.outset.worst_usd(request, self.price)
 
     def _known(self, key: str, tally: Tally) -> Reply | None:
         if key not in tally.replies:
@@ -156,13 +162,21 @@ class Caller:
                 return None
             tally.replies[key] = reply
             tally.usage += Usage(cached=1)
-        return tally.replies[key]
+        return told(tally.replies[key])
 
     def _outcome(self, reply: Reply) -> tuple[Outcome, str]:
-        if reply.finish_reason == "length":
+        end = end_of(reply.finish_reason)
+        if end == "length":
             return Outcome.CUT, f"it was cut off after {reply.tokens_out} tokens (recipe.teacher.max_tokens); be brief"
-        if reply.finish_reason == "content_filter":
+        if end == "content_filter":
             return Outcome.REFUSED, "a content filter answered"
+        if end != "stop":  # only a known good end is one
+            return (
+                Outcome.CUT,
+                f"it may be cut off: how it ended is unknown (finish_reason {end[:40]!r})" if end else "it may be cut off: no finish_reason is given",
+            )
+        if not reply.text:
+            return Outcome.UNPARSED, "`content` was empty" + (" but for thoughts" if reply.thought else "")
         problem = self.judge(reply.text)
         return (Outcome.OK, "") if problem is None else (Outcome.UNPARSED, problem)
 
@@ -180,8 +194,15 @@ class Caller:
             step = after
 
     async def _buy(self, step: Wanted, tally: Tally) -> Reply:
-        async with self._reservation(step.request) as reservation:
-            reply = await self.teacher.reply(step.request, limiter=self.limiter)
+        def charge(billed: Billed) -> None:
+            usd = self.price.usd(**vars(billed))
+            self.ledger.charge(billed, usd)
+            tally.usage += Usage(tokens_in=billed.tokens_in, tokens_out=billed.tokens_out, usd=usd)
+
+        async with self.outset.place(capped=self.ledger.budget_usd is not None), self._reservation(step.request) as reservation:
+            self.outset.refuse_vain()
+            reply = told(await self.teacher.reply(step.request, limiter=self.limiter, charge=charge))
+            self.outset.learn_cost(step.request, reply)
             usd = self.price.usd(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, tokens_cached=reply.tokens_cached)
             self.mended |= self.ledger.damaged & {step.key}
             if not self.ledger.record(step.key, reply, source=self.teacher.source(step.request.ask), usd=usd, reservation=reservation):
@@ -195,6 +216,11 @@ class Caller:
     def _count_silence(self, error: NoReply, tally: Tally) -> None:
         tally.usage += Usage(retries=error.tries - 1)
         if isinstance(error, NotRecorded):
+            return
+        self.outset.refused(error)
+        self.outset.refuse_alike()
+        if isinstance(error, Rejected):
+            self._silent = 0  # it answers, only not this
             return
         self._silent += 1
         if self._silent >= GIVE_UP_AFTER:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
 from tasks.contracts.failures import DataError, StudentError
+from tasks.contracts.sources import is_hub_id
 
 SMOLLM2 = "smollm2-135m-instruct"  # the name a profile gives the built-in student
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "vocab.txt", "merges.txt", "*.jinja"]  # weights and text, never code
 
 
@@ -125,9 +126,18 @@ def read_questions_file(source: str) -> list[dict[str, Any]]:
     path = Path(source)
     if path.is_file():
         return _read_json(path)
-    if not path.exists() and _HUB_ID.fullmatch(source):
+    if is_hub_id(source):
         return _read_dataset(source)
     raise DataError(f"{source} is neither a file nor a hub dataset id (owner/name); set recipe.sample.path to a JSON or JSONL file")
+
+
+@contextmanager
+def naming(source: Path | str | None) -> Iterator[None]:
+    """Whatever is wrong with the rows of a question file is told with the file's name."""
+    try:
+        yield
+    except DataError as error:
+        raise (error if str(source or "") in str(error) else DataError(f"{source}: {error}")) from None
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +148,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON: {error}") from error
         numbered = [(f"item {number}", row) for number, row in enumerate(rows, start=1)]
     else:
@@ -154,7 +164,7 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: not JSON: {error}") from error
 
 

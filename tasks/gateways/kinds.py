@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.contracts.execution import TeacherExecution
+from tasks.contracts.failures import TeacherRefused
 from tasks.contracts.recipes import Teacher as TeacherRecipe
 from tasks.gateways.caller import price_of
+from tasks.gateways.credentials import key_fault, url_fault
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.prices import Price, given_price, published_price
 from tasks.gateways.recorded_teacher import RecordedTeacher
 from tasks.gateways.simulated_teacher import SimulatedTeacher
 from tasks.gateways.teacher import Settings, Teacher
+
+SIMULATED = "simulated"  # how the names of simulated models begin
 
 
 def settings_of(recipe: TeacherRecipe) -> Settings:
@@ -30,6 +34,20 @@ def price_for(teacher: Teacher, *, recipe: TeacherRecipe, pace: TeacherExecution
 def judge_pace(pace: TeacherExecution, *, model: str) -> TeacherExecution:
     """How a judge may be asked: as the teacher, but the profile's own price, which is the teacher's, is only for a model without a published one."""
     return pace if published_price(model) is None else pace.model_copy(update={"price": None})
+
+
+def endpoint_faults(recipe: TeacherRecipe, pace: TeacherExecution) -> list[str]:
+    """What keeps a paid teacher from ever answering, as far as it can be known without asking it: its name, its price, the key's characters, the address."""
+    if recipe.kind != "openai":
+        return []
+    faults = [fault for fault in (key_fault(), url_fault()) if fault]
+    if recipe.model.startswith(SIMULATED):
+        return [f"kind=openai needs the name of a model that the endpoint serves, and {recipe.model!r} is answered on this machine; such as gpt-4o", *faults]
+    try:
+        price_for(open_teacher(recipe, recordings=(), pace=pace, seed=0), recipe=recipe, pace=pace)
+    except TeacherRefused as error:
+        faults.insert(0, str(error))
+    return faults
 
 
 def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], pace: TeacherExecution, seed: int) -> Teacher:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 from tasks.contracts.asks import Usage
 from tasks.contracts.failures import ArtifactError
-from tasks.gateways.teacher import Reply
+from tasks.gateways.teacher import Billed, Reply
 from tasks.logic.estimate import Known
 
 SCHEMA_VERSION = 2
@@ -41,7 +41,36 @@ CREATE TABLE batches (
 );
 CREATE TABLE batch_lines (key TEXT NOT NULL, batch TEXT NOT NULL, PRIMARY KEY (key, batch)) WITHOUT ROWID;
 """
+_ADVICE = {  # by what SQLite says
+    "full": "make room on its disk and run again: every reply so far is kept",
+    "disk I/O": "make room on its disk, or look whether the disk is sound, and run again: every reply so far is kept",
+    "readonly": "make the file and its folder writable for you, or set execution.ledger to another file",
+    "unable to open": "make the file and its folder writable for you, or set execution.ledger to another file",
+    "locked": "another process holds it; run again when that one has ended",
+    "not a database": "it cannot be used as a ledger; move it away or set execution.ledger to another file",
+    "malformed": "save what can be read with `socratune ledger export`, move the file away, import the export into a new one: only the lost is bought again",
+}
 Mode = Literal["online", "batch", "imported"]
+
+
+class _Telling(sqlite3.Connection):
+    """A connection whose errors say, in one line, which file it is and what to do."""
+
+    path = Path()
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        """As any connection's."""
+        try:
+            return super().execute(*arguments)
+        except sqlite3.Error as error:
+            raise _told(self.path, error) from None
+
+
+def _told(path: Path, error: sqlite3.Error) -> ArtifactError:
+    """What is wrong with a ledger, and what to do."""
+    said = str(error)
+    advice = next((words for sign, words in _ADVICE.items() if sign in said), _ADVICE["malformed"])
+    return ArtifactError(f"the teacher ledger {path}: {said}; {advice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +98,15 @@ class Ledger:
     damaged: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"the folder of the teacher ledger {self.path} cannot be made ({error}); set execution.root or execution.ledger") from None
+        try:
+            self.db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None, factory=_Telling)
+        except sqlite3.Error as error:
+            raise _told(self.path, error) from None
+        self.db.path = self.path
         self.db.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged byte must reach the checksum, not raise
         try:
             self._prepare()
@@ -79,17 +115,14 @@ class Ledger:
             raise
 
     def _prepare(self) -> None:
-        try:
-            self.db.execute("PRAGMA journal_mode = WAL")
-            self.db.execute("PRAGMA synchronous = NORMAL")
-            with self.transaction():
-                (version,) = self.db.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";"):
-                        self.db.execute(statement)
-                    self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except sqlite3.DatabaseError as error:
-            raise ArtifactError(f"{self.path} cannot be used as a teacher ledger ({error}); move it away or set execution.ledger to another file") from error
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = NORMAL")
+        with self.transaction():
+            (version,) = self.db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    self.db.execute(statement)
+                self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         if version not in (0, SCHEMA_VERSION):
             raise ArtifactError(
                 f"{self.path} is a teacher ledger of version {version}, this program reads version {SCHEMA_VERSION}; set execution.ledger to another file"
@@ -112,7 +145,8 @@ class Ledger:
         try:
             yield
         except BaseException:
-            self.db.execute("ROLLBACK")
+            if self.db.in_transaction:  # a full disk has ended it already
+                self.db.execute("ROLLBACK")
             raise
         self.db.execute("COMMIT")
 
@@ -140,9 +174,7 @@ class Ledger:
         try:
             return self.db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise ArtifactError(
-                f"{self.path} is damaged ({error}): save what can be read with `socratune ledger export`, move the file away, import the export into a new one"
-            ) from error
+            raise _told(self.path, error) from None
 
     def record(self, key: str, reply: Reply, *, source: str, usd: float | None, mode: Mode = "online", reservation: int = 0) -> bool:
         """Commit one reply and give its reservation back. Two processes that bought the same reply keep the first and count both as spent.
@@ -156,9 +188,15 @@ class Ledger:
                 self.db.execute("DELETE FROM reservations WHERE id = ?", (reservation,))
         return new
 
-    def record_batch(self, batch: str, replies: Mapping[str, tuple[Reply, float | None]], *, source: str) -> None:
-        """Commit the replies of one batch and that it is collected, in one transaction, so that they are counted as spent once."""
+    def charge(self, billed: Billed, usd: float) -> None:
+        """Count what a call cost that brought no reply."""
+        self.db.execute("UPDATE totals SET tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, usd = usd + ?", (billed.tokens_in, billed.tokens_out, usd))
+
+    def record_batch(self, batch: str, replies: Mapping[str, tuple[Reply, float | None]], *, source: str, lost: Sequence[tuple[Billed, float]] = ()) -> None:
+        """Commit the replies of one batch, what was `lost` in it, and that it is collected, in one transaction, so that all is counted as spent once."""
         with self.transaction():
+            for billed, dollars in lost:
+                self.charge(billed, dollars)
             for key, (reply, usd) in replies.items():
                 self.put(key, reply, source=source, usd=usd, mode="batch")
                 self._count(reply, usd)
@@ -241,6 +279,12 @@ class Ledger:
         )
         rows = self.db.execute(f"SELECT avg(tokens), avg(seconds) FROM ({timed} LIMIT 2000)", {"model": model, "above": above}).fetchone()
         return None if rows[0] is None else Known(tokens_out=rows[0], seconds=rows[1])
+
+    def knows(self, model: str) -> bool:
+        """Whether any reply of a model, or of its dated versions, is kept."""
+        name = "json_extract(body, '$.model')"
+        query = f"SELECT 1 FROM replies WHERE json_valid(body) AND ({name} = :model OR {name} GLOB :model || '-[0-9]*') LIMIT 1"
+        return self.db.execute(query, {"model": model}).fetchone() is not None
 
     def entries(self, *, keys: Sequence[str] | None = None) -> Iterator[Entry | str]:
         """Every row in the order in which they came (or those asked for), one at a time; a damaged row comes as its key alone."""

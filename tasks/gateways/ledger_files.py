@@ -22,6 +22,7 @@ _ROWS = 5_000  # a row group, and a transaction
 _REPLY = {
     "text": pa.string(), "finish_reason": pa.string(), "model": pa.string(), "tokens_in": pa.int64(), "tokens_out": pa.int64(),
     "tokens_cached": pa.int64(), "request_id": pa.string(), "status": pa.int64(), "tries": pa.int64(), "seconds": pa.float64(),
+    "estimated": pa.bool_(), "thought": pa.int64(),
 }  # fmt: skip
 _SCHEMA = pa.schema(
     [("key", pa.string()), ("source", pa.string()), ("usd", pa.float64()), ("mode", pa.string()), ("created_at", pa.string()), *_REPLY.items()],
@@ -70,9 +71,14 @@ def verify_ledger(ledger: Ledger) -> list[str]:
         faults += [str(fault) for (fault,) in ledger.db.execute("PRAGMA integrity_check") if fault != "ok"]
         damaged = (entry for entry in ledger.entries() if isinstance(entry, str))
         faults += [f"row {key} fails its checksum; it will be bought again when it is next asked for" for key in damaged]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, ArtifactError) as error:
         faults.append(f"the file cannot be read to its end ({error}): export what can be read and import it into a new ledger")
     return faults
+
+
+def lost_rows(ledger: Ledger, *, kept: int) -> int:
+    """How many replies the file once held and an export of `kept` rows does not: these are bought again."""
+    return max(len(_indexed(ledger)) - kept, 0)
 
 
 def export_ledger(ledger: Ledger, path: Path) -> int:
@@ -87,11 +93,30 @@ def export_ledger(ledger: Ledger, path: Path) -> int:
 
 
 def _readable(ledger: Ledger) -> Iterator[Entry]:
-    """Sound rows up to the first place where the file's structure is damaged."""
-    with suppress(sqlite3.DatabaseError):
+    """Sound rows, also behind a place where the file's structure is damaged: those are found by the index of keys, one by one."""
+    try:
+        yield from (entry for entry in ledger.entries() if isinstance(entry, Entry))
+    except (sqlite3.DatabaseError, ArtifactError):
+        read = set(_before_damage(ledger))
+        for key in _indexed(ledger):
+            if key not in read:
+                with suppress(sqlite3.DatabaseError, ArtifactError):
+                    yield from [entry for entry in ledger.entries(keys=[key]) if isinstance(entry, Entry)]
+
+
+def _before_damage(ledger: Ledger) -> Iterator[str]:
+    """The keys of the rows that can be read in their order."""
+    with suppress(sqlite3.DatabaseError, ArtifactError):
         for entry in ledger.entries():
-            if isinstance(entry, Entry):
-                yield entry
+            yield entry if isinstance(entry, str) else entry.key
+
+
+def _indexed(ledger: Ledger) -> list[str]:
+    """The keys that the index knows, as far as it can be read."""
+    keys: list[str] = []
+    with suppress(sqlite3.DatabaseError, ArtifactError):
+        keys.extend(key for (key,) in ledger.db.execute("SELECT key FROM replies INDEXED BY sqlite_autoindex_replies_1 ORDER BY key"))
+    return keys
 
 
 def import_ledger(ledger: Ledger, path: Path) -> int:

@@ -7,48 +7,46 @@ message, repr or log of ours.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import httpx2
 import openai
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from tasks.contracts.asks import Ask
-from tasks.contracts.failures import NoReply, TeacherRefused, TeacherUnavailable
+from tasks.contracts.failures import NoReply, Rejected, TeacherRefused, TeacherUnavailable
+from tasks.gateways.completions import NoCompletion, decoded, reply_from
+from tasks.gateways.connections import cause_of
+from tasks.gateways.credentials import api_key, base_url, hider
 from tasks.gateways.limits import Limiter, Slot
 from tasks.gateways.prices import Price, published_price
-from tasks.gateways.teacher import Reply, Request, parts_of
-from tasks.gateways.tokens import estimated_tokens, most_tokens
+from tasks.gateways.rates import reported_limits
+from tasks.gateways.refusals import Dialect, Refusal, refusal_of
+from tasks.gateways.teacher import Charge, Reply, Request, uncharged
+from tasks.gateways.tokens import estimated_tokens
+from tasks.logic.texts import clean
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 TRIES = 8  # HTTP calls per ask, where a profile does not say
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more ends the run, which says when to come back
 BACK_OFF = wait_random_exponential(multiplier=0.5, max=30.0)
-RETRIED = frozenset({408, 409, 429})  # and every 5xx
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-_ANY = 10**7  # tokens: more than any model reads or writes
-_ADVICE = {
-    400: "check recipe.teacher (model, temperature, max_tokens)",
-    401: "set OPENAI_API_KEY to a valid key",
-    403: "use a key that may call this model, set in OPENAI_API_KEY",
-    404: "check recipe.teacher.model and OPENAI_BASE_URL",
-}
+PAGE_TRIES = 2  # of a call that a web page answers
+_LONGEST_REASON = 400  # characters of an endpoint's error that are told
 
 
 class _Transient(Exception):
     """One HTTP call that is worth repeating; `wait`: seconds the server asked for."""
 
-    def __init__(self, message: str, *, wait: float = 0.0, status: int = 0) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, status: int = 0, page: bool = False) -> None:
         self.wait = wait
         self.status = status
+        self.page = page
         super().__init__(message)
 
 
@@ -65,6 +63,9 @@ class OpenAITeacher:
         self._timeout = timeout_seconds
         self._tries = tries
         self._client: openai.AsyncOpenAI | None = None
+        self.dialect = Dialect()
+        self._hide: Callable[[str], str] = str  # in what a teacher says; a placeholder for a key may be a word of it
+        self._hide_all: Callable[[str], str] = str  # in what an endpoint complains of
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,14 +90,11 @@ class OpenAITeacher:
         return self._client
 
     def _connect(self) -> openai.AsyncOpenAI:
-        key = os.environ.get("OPENAI_API_KEY", "").strip()
-        if not key:
-            raise TeacherRefused(
-                "no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL for another endpoint), or use recipe.teacher.kind=simulated / recorded, which need none"
-            )
-        return openai.AsyncOpenAI(api_key=key, base_url=os.environ.get("OPENAI_BASE_URL") or None, max_retries=0, timeout=self._timeout)
+        key, url = api_key(), base_url()
+        self._hide, self._hide_all = hider(key), hider(key, shortest=1)
+        return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=self._timeout)
 
-    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
+    async def reply(self, request: Request, *, limiter: Limiter, charge: Charge = uncharged) -> Reply:
         """One reply after up to `tries` calls. Raises NoReply when all failed, TeacherRefused or TeacherUnavailable at once."""
         self.client()
         settings = request.settings
@@ -107,62 +105,112 @@ class OpenAITeacher:
             nonlocal tries
             tries += 1
             async with limiter.slot(estimate) as slot:
-                return await self._send(request, limiter=limiter, slot=slot, tries=tries)
+                return await self._send(request, limiter=limiter, slot=slot, tries=tries, charge=charge)
 
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._tries), wait=_wait, retry=retry_if_exception_type(_Transient), sleep=limiter.back_off, reraise=True
-        )
+        def over(state: RetryCallState) -> bool:
+            fault = state.outcome.exception() if state.outcome else None
+            return state.attempt_number >= (min(PAGE_TRIES, self._tries) if isinstance(fault, _Transient) and fault.page else self._tries)
+
+        retrying = AsyncRetrying(stop=over, wait=_wait, retry=retry_if_exception_type(_Transient), sleep=limiter.back_off, reraise=True)
         try:
             return await retrying(call)
         except _Transient as error:
-            raise NoReply(f"no reply after {tries} calls; the last said: {error}", tries=tries, status=error.status) from None
+            page = {"alike": "web page", "advice": "check OPENAI_BASE_URL and whether a proxy asks for a login"} if error.page else {}
+            raise NoReply(f"no reply after {tries} calls; the last said: {error}", tries=tries, status=error.status, **page) from None
 
-    async def _send(self, request: Request, *, limiter: Limiter, slot: Slot, tries: int) -> Reply:
+    async def _send(self, request: Request, *, limiter: Limiter, slot: Slot, tries: int, charge: Charge) -> Reply:
         started = time.monotonic()
-        fault: Exception
+        fault: Exception | None
+        spoken = self.dialect.refused
         try:
-            response = await self.client().post("/chat/completions", body=request.body(), cast_to=httpx2.Response)  # half the SDK's work a call
+            response = await self.client().post("/chat/completions", body=request.body(spoken), cast_to=httpx2.Response)  # half the SDK's work a call
         except openai.APIStatusError as error:
-            fault = self._translate(error, limiter=limiter, slot=slot)
+            refusal = refusal_of(error.status_code, error.body)
+            fault = self._translate(refusal, self.tell(error), error.response.headers, limiter=limiter, slot=slot, tries=tries, spoken=spoken)
         except openai.APIConnectionError as error:
             slot.trouble = True
-            fault = _Transient(type(error).__name__)
+            fault = _Transient(self.unreached(error))
         else:
-            limiter.learn(**_reported_limits(response.headers))
+            limiter.learn(**reported_limits(response.headers))
             seconds = time.monotonic() - started
-            reply = _read(response.text, request_id=response.headers.get("x-request-id", ""), tries=tries, seconds=seconds, request=request)
-            slot.settle(reply.tokens_in + reply.tokens_out)
-            return reply
+            try:
+                body = decoded(self.unkeyed(response.text))
+                reply = reply_from(body, request_id=self.unkeyed(response.headers.get("x-request-id", "")), tries=tries, seconds=seconds, request=request)
+            except NoCompletion as error:
+                if error.billed is not None:
+                    slot.settle(error.billed.tokens_in + error.billed.tokens_out)
+                    charge(error.billed)
+                fault = self._instead(error, limiter=limiter, slot=slot, tries=tries, spoken=spoken)
+            else:
+                slot.settle(reply.tokens_in + reply.tokens_out)
+                return reply
+        if fault is None:  # the endpoint takes another parameter; asked again at once, in the same slot
+            return await self._send(request, limiter=limiter, slot=slot, tries=tries, charge=charge)
         if isinstance(fault, _Filtered):
             slot.settle(0)
             return replace(filtered(request.settings.model), tries=tries)
         raise fault  # outside the handler: the SDK's exception carries the request and must not travel as context
 
-    def _translate(self, error: openai.APIStatusError, *, limiter: Limiter, slot: Slot) -> Exception:
-        """Our error for an HTTP status: worth a retry, or final with what to do."""
-        status, headers = error.status_code, error.response.headers
-        said = self.tell(error)
-        if error.code == "insufficient_quota":
+    def _instead(self, found: NoCompletion, *, limiter: Limiter, slot: Slot, tries: int, spoken: frozenset[str]) -> Exception | None:
+        """Our error for a 200 that holds no reply: mostly an outage, but a router may pass on another endpoint's refusal in one."""
+        error = found.error or {}
+        code = error.get("code")
+        status = int(code) if isinstance(code, (int, str)) and str(code).isdigit() and len(str(code)) == 3 else 200
+        if 400 <= status < 500:
+            said = self.redacted(f"HTTP 200 with error {status}: {error.get('message')}")
+            return self._translate(refusal_of(status, error), said, {}, limiter=limiter, slot=slot, tries=tries, spoken=spoken)
+        said = f"{found} from {self.client().base_url}" if found.page else str(found)
+        return _Transient(self.redacted(said), status=200, page=found.page)
+
+    def _translate(
+        self, refusal: Refusal, said: str, headers: Mapping[str, str], *, limiter: Limiter, slot: Slot, tries: int, spoken: frozenset[str]
+    ) -> Exception | None:
+        """Our error for what an endpoint refuses: worth a retry, or final with what to do; None where the same goes in other words."""
+        if refusal.subject == "quota":
             return TeacherRefused(f"the account has no quota left ({said}); add credit with the provider and run again: replies so far are in the ledger")
-        if error.code == "content_filter":
+        if refusal.code == "content_filter":
             return _Filtered(said)
-        if status not in RETRIED and status < 500:
-            return TeacherRefused(f"the endpoint refused the request ({said}); {_ADVICE.get(status, 'check recipe.teacher and OPENAI_BASE_URL')}")
+        if refusal.subject == "account":
+            return TeacherRefused(f"the endpoint refused the request ({said}); {refusal.advice}")
+        if refusal.subject == "parameter" and (self.dialect.learn(refusal.parameter) or spoken != self.dialect.refused):
+            return None
+        if refusal.subject != "passing":
+            return rejected(refusal, said, tries=tries)
         slot.trouble = True
-        limiter.learn(**_reported_limits(headers))
+        limiter.learn(**reported_limits(headers))
         wait = requested_wait(headers, now=datetime.now(UTC))
         if wait > LONGEST_WAIT:
             until = datetime.now(UTC) + timedelta(seconds=min(wait, 1e9))
             return TeacherUnavailable(
                 f"the endpoint asks to wait {wait:.0f} s ({said}); run again after {until:%Y-%m-%d %H:%M} UTC: replies so far are in the ledger"
             )
-        if status == 429:
+        if refusal.status == 429:
             limiter.rejected(wait, everyone="0" in (headers.get("x-ratelimit-remaining-requests"), headers.get("x-ratelimit-remaining-tokens")))
-        return _Transient(said, wait=wait, status=status)
+        return _Transient(said, wait=wait, status=refusal.status)
 
     def tell(self, error: openai.APIStatusError) -> str:
         """What an endpoint's error says, without the key."""
-        return clean(f"HTTP {error.status_code}: {error.message}").replace(self.client().api_key, "[key]")
+        return self.redacted(f"HTTP {error.status_code}: {error.message}")
+
+    def unreached(self, error: openai.APIConnectionError) -> str:
+        """Why a call got no answer."""
+        return self.redacted(cause_of(error, seconds=self._timeout))
+
+    def unkeyed(self, body: str) -> str:
+        """What an endpoint sent, without the key, should it repeat it."""
+        return self._hide(body)
+
+    def redacted(self, said: str) -> str:
+        """What an endpoint said, short and without the key."""
+        told = self._hide_all(clean(said))
+        return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]}..."
+
+
+def rejected(refusal: Refusal, said: str, *, tries: int) -> Rejected:
+    """The end of the one question that an endpoint refuses."""
+    return Rejected(
+        f"the endpoint refused this question ({said})", outcome=refusal.outcome, tries=tries, status=refusal.status, alike=refusal.alike, advice=refusal.advice
+    )
 
 
 def _wait(state: RetryCallState) -> float:
@@ -190,63 +238,3 @@ def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float:
 def filtered(model: str) -> Reply:
     """What is kept of a prompt that the endpoint's content filter stopped (HTTP 400)."""
     return Reply(text="", finish_reason="content_filter", model=model, tokens_in=0, tokens_out=0, request_id="", status=400)
-
-
-def _reported_limits(headers: Mapping[str, str]) -> dict[str, float | None]:
-    """Limits per minute in `x-ratelimit-limit-*`; None where a header is missing or is no positive number."""
-    return {f"{name}_per_minute": _positive(headers.get(f"x-ratelimit-limit-{name}")) for name in ("requests", "tokens")}
-
-
-def _positive(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None
-
-
-def _read(text: str, *, request_id: str, tries: int, seconds: float, request: Request) -> Reply:
-    """The reply in a response body. A body that is not a completion is worth a retry."""
-    try:
-        body = json.loads(text)
-        return reply_from(body, request_id=request_id, tries=tries, seconds=seconds, request=request)
-    except (ValueError, RecursionError):
-        raise _Transient("the body is not a chat completion", status=200) from None
-
-
-def reply_from(body: Any, *, request_id: str, tries: int, seconds: float, request: Request | None) -> Reply:
-    """The reply in a decoded body; raises ValueError when it holds none. Odd, missing or impossible usage never loses a paid reply.
-
-    `request` None (a line of a batch that this run did not ask for) leaves a missing count at what the text suggests.
-    """
-    said, finish_reason = parts_of(body)
-    text = clean(said)
-    usage = body.get("usage")
-    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-    most_in, most_out = (most_tokens(request.messages), 2 * request.settings.max_tokens) if request else (_ANY, _ANY)
-    tokens_in, tokens_out = _count(usage, "prompt_tokens", most=most_in), _count(usage, "completion_tokens", most=most_out)
-    if tokens_in is None:
-        tokens_in = estimated_tokens(request.messages, model=request.settings.model) if request else 0
-    return Reply(
-        text=text,
-        finish_reason=clean(finish_reason),
-        model=clean(str(body.get("model") or "")),
-        tokens_in=tokens_in,
-        tokens_out=len(text.encode()) // 4 + 1 if tokens_out is None else tokens_out,
-        tokens_cached=_count(details, "cached_tokens", most=tokens_in) or 0,
-        request_id=clean(request_id),
-        tries=tries,
-        seconds=seconds,
-    )
-
-
-def clean(text: str) -> str:
-    """Teacher text as data: lone surrogates replaced, control characters but tab and newline removed."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return whole.translate(_CONTROLS)
-
-
-def _count(usage: Any, name: str, *, most: int) -> int | None:
-    """A token count as reported; None where the report is missing, is no count, or is more than there can be."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None

@@ -14,7 +14,8 @@ from tasks.contracts.failures import DataError, NotRecorded
 from tasks.gateways.ledger_files import read_export
 from tasks.gateways.limits import Limiter
 from tasks.gateways.prices import FREE, Price
-from tasks.gateways.teacher import Reply, Request, Settings, first_request
+from tasks.gateways.teacher import Charge, Reply, Request, Settings, first_request, uncharged
+from tasks.logic.texts import clean
 
 _ANSWERS: dict[object, str] = {True: "Yes", False: "No", "yes": "Yes", "no": "No", None: ""}
 
@@ -43,7 +44,7 @@ def read_recordings(paths: Sequence[Path]) -> dict[tuple[str, int], Recording]:
     for place, path in enumerate(paths):
         try:
             content = path.read_bytes()
-            lines = content.decode("utf-8").split("\n")
+            lines = content.decode("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path} cannot be read as a recording: {error}; check recipe.teacher.recordings") from error
         digest = hashlib.sha256(content).hexdigest()
@@ -61,7 +62,7 @@ def read_recordings(paths: Sequence[Path]) -> dict[tuple[str, int], Recording]:
 def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str, str]:
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); every line must be one object with qid, question, reasoning, answer") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with qid, question, reasoning, answer")
@@ -74,7 +75,7 @@ def _parse(line: str, *, where: str, place: int) -> tuple[tuple[str, int], str, 
         raise DataError(f'{where}: `answer` must be "yes", "no", true, false or null, not {answer!r}')
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"{where}: `sample` must be a whole number from 0, not {sample!r}")
-    return (qid, sample), reasoning, _ANSWERS[answer]
+    return (qid, sample), clean(reasoning), _ANSWERS[answer]
 
 
 class RecordedTeacher:
@@ -119,7 +120,7 @@ class RecordedTeacher:
         """Nothing."""
         return FREE
 
-    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
+    async def reply(self, request: Request, *, limiter: Limiter, charge: Charge = uncharged) -> Reply:
         """The recorded reply."""
         ask = request.ask
         exported = self._exported.get(request.key(self.source(ask)))

@@ -209,10 +209,13 @@ class Batches:
         server, body = self.server, line["body"]
         server.batch_calls += 1
         attempt = server.attempt(body)
-        status, reply = 200, {}
+        status = 200
+        reply: Any
         said = server.says(body)
         luck = small_hash(f"batch|{server.seed}|{attempt.body_key}")
-        if said is None:
+        if (odd := server.instead(body)) is not None:
+            status, reply = odd
+        elif said is None:
             status, reply = 400, error_body(400, "unknown_question", UNKNOWN)
         elif luck / 2**64 < server.batch_fails and attempt.talk_key not in self.failed_once:
             self.failed_once.add(attempt.talk_key)

@@ -105,6 +105,10 @@ class SimulatedServer:
         """The reply to a request body, None where it has none."""
         return ECHO if self.echo else ruling(body, seed=self.seed, position_bias=self.position_bias) or self.knowledge.says(body)
 
+    def instead(self, body: dict[str, Any]) -> tuple[int, Any] | None:
+        """(status, body) in place of a reply to a request body, online or in a batch; a text goes out as it is. For servers that are odder than this one."""
+        return None
+
     def attempt(self, body: dict[str, Any]) -> Attempt:
         """Count an attempt at a body and draw its fault."""
         body_key, talk_key = small_hash(json.dumps(body, sort_keys=True)), small_hash(json.dumps(opening(body), sort_keys=True))
@@ -149,6 +153,9 @@ class SimulatedServer:
         body = as_request(await request.body())
         if body is None:
             return self._error(400, "invalid_request_error", "the body is no chat-completion request")
+        if fault is None and (odd := self.instead(body)) is not None:
+            status, content = odd
+            return Response(content if isinstance(content, str) else json.dumps(content), status, {"x-request-id": request_id})
         said = self.says(body)
         wait = self.window.admit(self._tokens(body, said), now=time.monotonic())
         if wait:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tasks.gateways.limits import Limiter
     from tasks.gateways.prices import Price
 
-_REASONING_MODELS = ("o1", "o3", "o4", "gpt-5")  # they refuse temperature and max_tokens (OpenAI, "Reasoning models")
+# They refuse temperature and max_tokens (OpenAI, "Reasoning models"): what is tried first, so that a batch needs no second round.
+_REASONING_MODELS = ("o1", "o3", "o4", "gpt-5")
 _REASK_SEED = 1_000_003  # far from any sample index, so that a re-ask never repeats another sample's seed
 
 
@@ -35,6 +36,24 @@ class Reply:
     status: int = 200
     tries: int = 1
     seconds: float = 0.0
+    estimated: bool = False  # whether a token count is ours, because the endpoint reported none
+    thought: int = 0  # characters of thoughts that were left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Billed:
+    """What an endpoint bills for a call that brought no reply."""
+
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int = 0
+
+
+Charge = Callable[[Billed], None]
+
+
+def uncharged(billed: Billed) -> None:
+    """For who does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +75,18 @@ class Request:
     messages: tuple[dict[str, str], ...]
     settings: Settings
 
-    def body(self) -> dict[str, Any]:
-        """The chat-completions body, the same online and in a batch."""
+    def body(self, refused: Set[str] = frozenset()) -> dict[str, Any]:
+        """The chat-completions body, the same online and in a batch, without the parameters that the endpoint has `refused` by name."""
         settings = self.settings
+        thinks = settings.model.startswith(_REASONING_MODELS)
         body: dict[str, Any] = {"model": settings.model, "messages": list(self.messages), "seed": self.ask.sample + self.reask * _REASK_SEED}
-        if settings.model.startswith(_REASONING_MODELS):
-            body["max_completion_tokens"] = settings.max_tokens
-        else:
-            body |= {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        if not thinks:
+            body["temperature"] = settings.temperature
+        renamed = "max_tokens" in refused or (thinks and "max_completion_tokens" not in refused)
+        body["max_completion_tokens" if renamed else "max_tokens"] = settings.max_tokens
         if self.ask.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "teaching", "strict": True, "schema": self.ask.schema}}
-        return body
+        return {name: value for name, value in body.items() if name not in refused}
 
     def key(self, source: str) -> str:
         """Ledger key: SHA-256 of everything that decides a reply and of nothing else (qid, attempts, mode, code and speed are not in it)."""
@@ -105,8 +125,11 @@ class Teacher(Protocol):
         """What a model's tokens cost; None where no price is known."""
         ...
 
-    async def reply(self, request: Request, *, limiter: Limiter) -> Reply:
-        """One reply, at the limiter's pace. Raises NoReply for this ask alone; TeacherRefused or TeacherUnavailable end the run."""
+    async def reply(self, request: Request, *, limiter: Limiter, charge: Charge = uncharged) -> Reply:
+        """One reply, at the limiter's pace. Raises NoReply for this ask alone; TeacherRefused or TeacherUnavailable end the run.
+
+        `charge` is told of every call on the way that brought no reply and is billed all the same.
+        """
         ...
 
 
@@ -122,14 +145,3 @@ def repaired(ask: Ask, reask: int, *, reply: Reply, problem: str) -> tuple[dict[
 def first_request(ask: Ask, settings: Settings) -> Request:
     """The ask as it is."""
     return Request(ask=ask, reask=0, messages=ask.messages, settings=settings)
-
-
-def parts_of(body: Mapping[str, Any]) -> tuple[str, str]:
-    """(text, finish reason) of a chat-completion body. Raises ValueError when it is none; a refusal reads as a content filter."""
-    try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        text, refused = message.get("content") or "", bool(message.get("refusal"))
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise ValueError("the body is not a chat completion") from None
-    return str(text), "content_filter" if refused else str(choice.get("finish_reason") or "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from tasks.contracts.rows import Verdict
 
@@ -22,7 +24,10 @@ _STANDALONE = re.compile(
     rf"(?<!\bnot )(?<![\w'’-])(?:(yes)|(no)(?!\.?\s*\d)(?=\W*(?:$|[^\w\s'’-]|\n|(?:{_CLAUSE})\b)|\s+-+\s))(?![\w'’]|-\w)",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL)
+_FENCE = re.compile(r"^\s*```(?:json)?\s*(\{.*\})\s*```\s*$", re.DOTALL | re.IGNORECASE)
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))  # marks and spaces of no width
+_OPENS = re.compile(r"\{\s*[\"}]")  # what begins like a JSON object
+_MOST_OBJECTS = 64  # that are looked at in one text
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -38,7 +43,57 @@ def own_text(text: str) -> str:
 
 def unfenced(text: str) -> str:
     """`text` stripped, and without the code fence that some models put round a JSON object."""
-    return _FENCE.sub(r"\1", text).strip()
+    return _FENCE.sub(r"\1", visible(text)).strip()
+
+
+def visible(text: str) -> str:
+    """`text` without characters of no width, which stand before some models' JSON."""
+    return text.translate(_INVISIBLE)
+
+
+def object_in(text: str, *, key: str) -> dict[str, Any]:
+    """The one JSON object with `key` in a text, whatever stands around it: a fence, a line before or after, a list, an object of one field, a string.
+
+    Raises ValueError, which says why, where there is none, where one is broken (a part of it is not what was asked for) or where two differ.
+    """
+    text = visible(text).strip()
+    if text.startswith('"'):  # JSON inside a JSON text
+        try:
+            text = str(json.loads(text))
+        except (ValueError, RecursionError):
+            raise ValueError("no JSON object (a text that is not closed)") from None
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_without_repeats)
+    found: list[dict[str, Any]] = []
+    start = 0
+    for _ in range(_MOST_OBJECTS):
+        opening = _OPENS.search(text, start)
+        if opening is None:
+            break
+        try:
+            value, start = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"no JSON object ({error})") from None
+        found.append(_unwrapped(value, key=key))
+    wanted = [each for each in found if key in each] or found[:1]
+    if not wanted:
+        raise ValueError("no JSON object")
+    if any(each != wanted[0] for each in wanted):
+        raise ValueError("several JSON objects that differ")
+    return wanted[0]
+
+
+def _unwrapped(value: dict[str, Any], *, key: str) -> dict[str, Any]:
+    """The object inside objects of one field."""
+    while key not in value and len(value) == 1 and isinstance(inner := next(iter(value.values())), dict):
+        value = inner
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands twice")
+    return made
 
 
 def sentences(text: str) -> list[str]:

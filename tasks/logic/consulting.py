@@ -9,6 +9,7 @@ from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Arm, Completion, Drafted, Question, Request
 from tasks.logic.asking import arm_requests, draft_requests, drafted
 from tasks.logic.benchmarks import Benchmark
+from tasks.logic.texts import line_of
 
 QID = "asked"
 
@@ -42,7 +43,7 @@ class Consultation:
 def question_of(text: str) -> Question:
     """A person's question as a row, on one line. Raises DataError for a text that is empty or no Unicode."""
     try:
-        said = " ".join(text.encode("utf-8").decode("utf-8").split())
+        said = line_of(text.encode("utf-8").decode("utf-8"))
     except UnicodeEncodeError as error:
         raise DataError("the question is not valid UTF-8; check the terminal's encoding and ask again") from error
     if not said:

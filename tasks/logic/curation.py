@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
+from tasks.contracts.failures import GuardError
 from tasks.contracts.recipes import Curate
 from tasks.contracts.rows import Curated, Drafted, Outcome, Question, Taught, Verdict
 from tasks.logic.balance import FilterStep, count_classes, rebalance, trained_classes
 from tasks.logic.rationales import distinct, pasted, sound, validated
+
+MOST_TEMPLATED = 0.5  # of the questions that were asked about
 
 
 class Rationale(Protocol):
@@ -84,6 +87,21 @@ def curate(drafted: Sequence[Drafted], taught: Sequence[Taught], *, template: Ca
     )
     others = pasted([row for row in kept if row.provenance in ("agreed", "rationalised")], near_duplicate=recipe.near_duplicate, seed=seed)
     return Curation(rows=balanced, steps=steps, trained=trained_classes(balanced), reasonings=dict(counts + doubts + repeats), pasted=others)
+
+
+def templated_share(rows: Sequence[Curated]) -> float:
+    """Of the questions that were asked about, how many are taught from a template whose replies were bought and could not be used.
+
+    Raises GuardError where it is most of them: then the templates would be the teacher.
+    """
+    asked = {row.qid for row in rows if row.provenance != "unasked"}
+    vain = {row.qid for row in rows if row.provenance == "template" and row.outcome in (Outcome.CUT, Outcome.REFUSED, Outcome.UNPARSED)}
+    if len(vain) > MOST_TEMPLATED * len(asked):
+        raise GuardError(
+            f"{len(vain)} of {len(asked)} questions would be taught from templates because their replies cannot be used; "
+            "look at the notes of the teach stage, raise recipe.teacher.max_tokens or choose another teacher, or set recipe.curate.disagreement=drop"
+        )
+    return len(vain) / len(asked) if asked else 0.0
 
 
 class Consensus(NamedTuple):

@@ -12,6 +12,7 @@ from tasks.contracts.asks import Answer, Ask
 from tasks.contracts.recipes import Teacher
 from tasks.contracts.rows import Drafted, Outcome, Question, Taught, Verdict
 from tasks.logic.benchmarks import Benchmark
+from tasks.logic.benchmarks.teacher_talk import TeacherReply
 
 _SCHEMA_MODELS = ("gpt-4o", "gpt-4.1", "gpt-5", "o1", "o3", "o4")  # OpenAI, "Structured outputs": supported from gpt-4o-2024-08-06 on
 _BEFORE_SCHEMAS = ("gpt-4o-2024-05-13", "o1-mini", "o1-preview")
@@ -39,7 +40,11 @@ class Talk:
 
     def problem(self, text: str) -> str | None:
         """Why a whole reply cannot be used, None where it can."""
-        return self.benchmark.parse_teacher_reply(text, ask=self.ask).problem or None
+        return self.read(text).problem or None
+
+    def read(self, text: str) -> TeacherReply:
+        """A reply taken apart, read as what was asked for and never as anything else."""
+        return self.benchmark.parse_teacher_reply(text, ask=self.ask, as_json=self.as_json)
 
 
 def talk_of(recipe: Teacher, *, benchmark: Benchmark) -> Talk:
@@ -92,7 +97,9 @@ def _donors(sound: Sequence[Taught], *, seed: int) -> dict[str, Taught]:
 
 def checked_rows(taught: Sequence[Taught], answers: Sequence[Answer], *, talk: Talk) -> list[Taught]:
     """The rows with what the answers to their `check_asks` say. A check without a reply reads as unparsed: nothing followed."""
-    verdicts: list[str] = [talk.benchmark.parse_check(answer.text) if answer.outcome == Outcome.OK else Verdict.UNPARSED for answer in answers]
+    verdicts: list[str] = [
+        talk.benchmark.parse_check(answer.text, as_json=talk.as_json) if answer.outcome == Outcome.OK else Verdict.UNPARSED for answer in answers
+    ]
     places = [place for place, row in enumerate(taught) if agrees(row)]
     recovered, unmoved = verdicts[: len(places)], verdicts[len(places) :] or [""] * len(places)
     rows = list(taught)
@@ -132,7 +139,7 @@ def taught_rows(rows: Sequence[Drafted], answers: Sequence[Answer], *, talk: Tal
 
 
 def _taught(row: Drafted, answer: Answer, talk: Talk) -> Taught:
-    parsed = talk.benchmark.parse_teacher_reply(answer.text, ask=talk.ask)
+    parsed = talk.read(answer.text)
     usable = answer.outcome == Outcome.OK
     return Taught(
         **{field.name: getattr(row, field.name) for field in fields(Drafted)},
@@ -141,9 +148,9 @@ def _taught(row: Drafted, answer: Answer, talk: Talk) -> Taught:
         outcome=answer.outcome,
         verdict=parsed.verdict if usable else Verdict.UNPARSED,
         reasoning=parsed.reasoning if usable else "",
-        asked=parsed.asked,
-        answered=parsed.answered,
-        asked_source="draft" if parsed.asked and set(parsed.asked) <= set(row.draft_questions) else "teacher",
+        asked=parsed.asked if usable else (),
+        answered=parsed.answered if usable else (),
+        asked_source="draft" if usable and parsed.asked and set(parsed.asked) <= set(row.draft_questions) else "teacher",
         hinted=answer.ask.hinted,
         teacher=answer.model,
         note=answer.note,

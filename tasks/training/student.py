@@ -19,6 +19,7 @@ from tasks.training.adapted import lean
 from tasks.training.attention import NAME as PACKED
 from tasks.training.device import choose_device
 from tasks.training.progress import Report
+from tasks.training.student_files import check_student
 from tasks.training.tokens import end_ids
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
     `folder` is what relative paths are relative to. Raises StudentError naming the folder that cannot be loaded.
     """
     source, place = folder / weights.model, choose_device(device)
+    check_student(source, quantization=weights.quantization)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True, padding_side="left")
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -57,10 +59,11 @@ def load_student(weights: Weights, *, folder: Path, device: str, trainable: bool
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise StudentError(f"{source} cannot be loaded as a causal language model ({error}); delete the folder and fetch the student again") from error
     except torch.OutOfMemoryError as error:
         raise StudentError(f"GPU memory does not hold the weights of {source}; choose a smaller student, quantization nf4, or a larger GPU") from error
+    except Exception as error:  # the libraries raise whatever their readers raise; all of it means that these files are no student
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise StudentError(f"{source} cannot be loaded as a causal language model ({said}); fetch the student again, or name another one") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     # A strided input would make the head a batched product, which copies its weights once a row on a CPU.

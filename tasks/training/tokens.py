@@ -6,12 +6,18 @@ Prompt and completion are tokenised apart and joined as ids: what a student is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.failures import StudentError
 
+TODAY = date(2024, 7, 26)  # of every template that prints the date: a student is asked tomorrow in the words that it was taught today (Meta's own default)
+_CODES = ("%d", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%j", "%H", "%I", "%M", "%S", "%p", "%D", "%F", "%x", "%X", "%c")
+_WORDS = {"%-d": str(TODAY.day), "%-m": str(TODAY.month), **{code: TODAY.strftime(code) for code in _CODES}}
+_FIXED = "".join(f" | replace('{code}', '{words}')" for code, words in _WORDS.items())
+_DATED = "{%- macro strftime_now(format) -%}{{ format" + _FIXED + " }}{%- endmacro %}"  # stands before such a template, in place of its own clock
 _PROBE = "7"  # an assistant turn whose end is looked for in the rendered chat
 
 
@@ -37,9 +43,9 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         return prompt + "\n"
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return _rendered(tokenizer, turns, answer=True)
     except TemplateError:
-        return str(tokenizer.apply_chat_template(turns[1:], tokenize=False, add_generation_prompt=True))
+        return _rendered(tokenizer, turns[1:], answer=True)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -47,8 +53,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     if not prompt:
         start = tokenizer.bos_token_id
         return [start if start is not None else end_ids(tokenizer)[0]]
-    # A chat template writes its own special tokens; only a plain text needs the tokenizer's.
-    return list(tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=tokenizer.chat_template is None)["input_ids"])
+    bare = text_ids(tokenizer, text := render_prompt(tokenizer, prompt))
+    if tokenizer.chat_template is not None:  # which writes its own special tokens; only a plain text needs the tokenizer's
+        return bare
+    # Those at its start alone: some tokenizers append the end token, and behind it there is nothing left to answer.
+    whole = list(tokenizer(text)["input_ids"])
+    start = next((place for place in range(len(whole) - len(bare) + 1) if whole[place : place + len(bare)] == bare), 0)
+    return [*whole[:start], *bare]
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -75,7 +86,14 @@ def tokenize_example(tokenizer: PreTrainedTokenizerBase, *, prompt: str, complet
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special token that follows an assistant turn in the rendered chat, if there is one."""
     turns = [{"role": "user", "content": "."}, {"role": "assistant", "content": _PROBE}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    text = _rendered(tokenizer, turns, answer=False)
     ids = text_ids(tokenizer, text[text.rindex(_PROBE) + len(_PROBE) :])
     specials = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     return [token for token in ids if token in specials][:1]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, answer: bool) -> str:
+    """Turns in the words of the chat template; on TODAY, where it asks what day it is."""
+    template = tokenizer.chat_template
+    fixed = _DATED + template if isinstance(template, str) and "strftime_now" in template else None
+    return str(tokenizer.apply_chat_template(turns, chat_template=fixed, tokenize=False, add_generation_prompt=answer))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,59 @@ def test_nothing_in_a_profile_is_executed(tmp_path: Path) -> None:
     with pytest.raises(ProfileError):
         load_profile(str(path), folder=PROFILES, overrides={})
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("seed", "recipe.seed"),
+        ("recipe.sed", "recipe.seed"),
+        ("sed", "recipe.seed"),
+        ("teacher.model", "recipe.teacher.model"),
+        ("budget_usd", "execution.teacher.budget_usd"),
+        ("execution.teachr.budget_us", "execution.teacher.budget_usd"),
+        ("recipe.execution.root", "execution.root"),
+    ],
+)
+def test_a_key_that_is_not_there_names_the_one_that_was_meant(key: str, meant: str) -> None:
+    with pytest.raises(ProfileError, match=rf"did you mean {re.escape(meant)}\?"):
+        load_profile("demo", folder=PROFILES, overrides={key: 1})
+
+
+@pytest.mark.parametrize(("source", "meant"), [("dmeo", "demo"), ("strategyqa_8gb", "strategyqa-8gb"), ("deployments/demo.yml", "demo")])
+def test_a_profile_that_is_not_there_names_the_one_that_was_meant(source: str, meant: str) -> None:
+    with pytest.raises(ProfileError, match=rf"no such profile.* did you mean {meant}\?"):
+        load_profile(source, folder=PROFILES, overrides={})
+
+
+def test_a_path_of_a_profile_that_is_not_there_names_its_neighbour_and_where_it_looked(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: demo", encoding="utf-8")
+    with pytest.raises(ProfileError, match=rf"no such profile in {re.escape(str(tmp_path))}; did you mean {re.escape(str(tmp_path / 'mine.yaml'))}\?"):
+        load_profile(str(tmp_path / "mien.yaml"), folder=PROFILES, overrides={})
+
+
+@pytest.mark.parametrize("path", ["none.json", "data/none.jsonl", "/nowhere/at/all", "./owner/name", "~/none.json"])
+def test_a_question_file_that_is_not_there_is_told_when_the_profile_is_opened(path: str) -> None:
+    with pytest.raises(ProfileError, match=r"recipe\.sample\.path: nothing is at .*looked in"):
+        load_profile("strategyqa-8gb", folder=PROFILES, overrides={"recipe.sample.path": path})
+
+
+@pytest.mark.parametrize("model", ["./student", "/nowhere/student", "~/student", "a/b/c"])
+def test_a_student_folder_that_is_not_there_is_told_when_the_profile_is_opened(model: str) -> None:
+    with pytest.raises(ProfileError, match=r"recipe\.student\.model: nothing is at"):
+        load_profile("demo", folder=PROFILES, overrides={"recipe.student.model": model})
+
+
+def test_what_may_be_on_the_hub_is_not_looked_for_here() -> None:
+    assert load_profile("strategyqa-8gb", folder=PROFILES, overrides={"recipe.sample.path": "owner/strategy-qa"}).recipe.sample.path == "owner/strategy-qa"
+
+
+def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_profile("demo", folder=PROFILES, overrides={"execution.root": "~/elsewhere"}).execution.root == str(tmp_path / "elsewhere")
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ProfileError, match=r"execution\.root: .* is a file"):
+        load_profile("demo", folder=PROFILES, overrides={"execution.root": str(tmp_path / "file")})

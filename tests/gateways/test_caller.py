@@ -114,7 +114,7 @@ async def test_an_endpoint_that_stays_down_ends_the_run(bench, serve):
         (Fault(status=401), "OPENAI_API_KEY"),
         (Fault(status=403), "OPENAI_API_KEY"),
         (Fault(status=404, code="model_not_found"), "recipe.teacher.model"),
-        (Fault(status=400), "recipe.teacher"),
+        (Fault(status=402), "add credit"),
     ],
 )
 async def test_a_refusal_stops_the_run_at_once_and_keeps_what_was_paid(bench, serve, fault, advice):

@@ -18,7 +18,7 @@ from tasks.contracts.asks import Ask, Usage
 from tasks.contracts.failures import ArtifactError, BudgetReached, TeacherRefused
 from tasks.contracts.rows import Outcome
 from tasks.gateways.ledger import Ledger
-from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, verify_ledger
+from tasks.gateways.ledger_files import export_ledger, import_ledger, ledger_stats, lost_rows, verify_ledger
 from tasks.gateways.prices import Price
 from tasks.gateways.simulated_teacher import Fault
 from tasks.gateways.teacher import Reply, Request, Settings
@@ -298,6 +298,68 @@ def test_a_ledger_whose_structure_is_damaged_says_so_and_what_to_do(tmp_path):
         with pytest.raises(ArtifactError, match="ledger export"):
             ledger.find_many(f"{number:064d}" for number in range(500))
         assert export_ledger(ledger, tmp_path / "saved.parquet") < 500
+
+
+@pytest.mark.parametrize("page", range(6, 26, 3))
+def test_of_a_ledger_with_a_zeroed_page_everything_else_is_saved_and_the_rest_alone_is_bought_again(tmp_path, page):
+    path, keys = tmp_path / "l.sqlite", [f"{number:064d}" for number in range(500)]
+    with Ledger(path, budget_usd=None) as ledger:
+        for key in keys:
+            ledger.record(key, REPLY, source="/v1", usd=0.25)
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[page * 4096 : (page + 1) * 4096] = bytes(4096)
+    path.write_bytes(bytes(content))
+    with Ledger(path, budget_usd=None) as ledger:
+        assert verify_ledger(ledger)
+        saved = export_ledger(ledger, tmp_path / "saved.parquet")
+        lost = lost_rows(ledger, kept=saved)
+    assert saved >= 480, "a page holds some ten or twenty rows"
+    with Ledger(tmp_path / "new.sqlite", budget_usd=None) as ledger:
+        assert import_ledger(ledger, tmp_path / "saved.parquet") == saved
+        assert len(ledger.find_many(keys)) == saved
+        assert lost in (0, 500 - saved)  # the index alone knows what was lost; where it is what was damaged, nothing was
+
+
+def test_a_disk_that_is_full_is_one_line_and_keeps_every_reply(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with Ledger(path, budget_usd=None) as ledger:
+        ledger.record("first", REPLY, source="/v1", usd=0.25)
+        (pages,) = ledger.db.execute("PRAGMA page_count").fetchone()
+        ledger.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own imitation of a disk with so much room
+        long = replace(REPLY, text="long " * 500)
+        with pytest.raises(ArtifactError, match=r"l\.sqlite: database or disk is full; make room on its disk and run again") as caught:
+            any(not ledger.record(f"{number}", long, source="/v1", usd=0.25) for number in range(1000))
+        assert "\n" not in str(caught.value)
+        assert ledger.find("first") == REPLY
+    with Ledger(path, budget_usd=None) as ledger:
+        assert ledger.record("after", REPLY, source="/v1", usd=0.25)
+        assert ledger.usage().calls == len([entry for entry in ledger.entries() if not isinstance(entry, str)])
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"no database at all, but a text of some length " * 40, "not a database"), (None, "unable to open")])
+def test_what_is_no_ledger_is_one_line(tmp_path, content, words):
+    path = tmp_path / "l.sqlite"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=words) as caught:
+        Ledger(path, budget_usd=None)
+    assert "\n" not in str(caught.value)
+    assert "execution.ledger" in str(caught.value)
+
+
+def test_a_ledger_that_was_cut_short_is_one_line(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with Ledger(path, budget_usd=None) as ledger:
+        for number in range(300):
+            ledger.record(f"{number:064d}", REPLY, source="/v1", usd=0.25)
+        ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(path.read_bytes()[: 4096 * 12])
+    with pytest.raises(ArtifactError, match="ledger export") as caught, Ledger(path, budget_usd=None) as ledger:
+        ledger.find_many(f"{number:064d}" for number in range(300))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_usual_reply_counts_dated_versions_of_a_model_no_other_model_and_no_reply_of_one_word(tmp_path):

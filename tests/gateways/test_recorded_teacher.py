@@ -45,6 +45,14 @@ async def test_a_changed_recording_is_another_source(bench, tmp_path):
     assert answer.text.endswith("No")
 
 
+def test_a_byte_order_mark_and_what_no_text_holds_are_left_out(tmp_path):
+    (question,) = questions(1)
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(_row(question) | {"reasoning": "It\ud800 fol\x00lows.\x07"}), encoding="utf-8-sig")
+    (recording,) = read_recordings([path]).values()
+    assert recording.reasoning == "It? follows."
+
+
 def test_several_files_are_several_samples(tmp_path):
     (question,) = questions(1)
     first, second = _write(tmp_path / "a", [_row(question)]), _write(tmp_path / "b", [_row(question), _row(question, sample=4)])

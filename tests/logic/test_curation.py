@@ -185,3 +185,19 @@ def test_a_kept_row_carries_what_the_samples_said():
     (kept,) = curate(rows).rows
     assert (kept.consensus, kept.verdict) == (wrong, question.answer)
     assert kept.consensus_margin == pytest.approx(1 / 3)
+
+
+def test_templates_never_stand_in_for_most_of_what_was_bought():
+    from types import SimpleNamespace
+
+    from tasks.contracts.failures import GuardError
+    from tasks.logic.curation import templated_share
+
+    def rows(cut, agreed):
+        made = [SimpleNamespace(qid=f"c{place}", provenance="template", outcome="cut") for place in range(cut)]
+        return made + [SimpleNamespace(qid=f"a{place}", provenance="agreed", outcome="ok") for place in range(agreed)]
+
+    assert templated_share(rows(1, 3)) == 0.25
+    assert templated_share([]) == 0.0
+    with pytest.raises(GuardError, match=r"3 of 4 questions .*max_tokens"):
+        templated_share(rows(3, 1))

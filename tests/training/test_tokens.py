@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tasks.contracts.failures import StudentError
@@ -58,3 +59,31 @@ def test_a_tokenizer_that_cannot_stop_is_refused(tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(StudentError, match="never learn to stop"):
         end_ids(tokenizer)
+
+
+@pytest.mark.parametrize(("single", "special"), [("$A <|stop|>", True), ("<|start|> $A <|stop|>", True), ("<|start|> $A", True), ("$A", False)])
+def test_a_prompt_ends_where_the_answer_begins_also_where_the_tokenizer_appends_an_end(tokenizer, single, special):
+    tokenizer.chat_template = None
+    specials = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("<|start|>", "<|stop|>") if name in single]
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=specials) if special else None
+    ids = prompt_ids(tokenizer, "Is a whale heavier?")
+    assert tokenizer.decode(ids) == single.replace(" <|stop|>", "").replace(" ", "").replace("$A", "Is a whale heavier?\n")
+    row = tokenize_example(tokenizer, prompt="Is a whale heavier?", completion="Answer: Yes")
+    assert row.ids.count(tokenizer.eos_token_id) == 1
+    assert row.ids[: row.prompt] == tuple(ids)
+
+
+@pytest.mark.parametrize(
+    ("printed", "words"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        ("{{ strftime_now('%Y-%m-%d') }}", "2024-07-26"),
+        ("{% if strftime_now is defined %}{% set day = strftime_now('%A, %B %d') %}{% endif %}{{ day }}", "Friday, July 26"),
+        ("{% macro head() %}{{ strftime_now('%F') }}{% endmacro %}{{ head() }}", "2024-07-26"),
+    ],
+)
+def test_a_template_that_prints_the_date_prints_the_same_one_every_day(tokenizer, printed, words):
+    plain, ends = render_prompt(tokenizer, "Is it?"), end_ids(tokenizer)
+    tokenizer.chat_template = f"Today: {printed}!\n" + tokenizer.chat_template
+    assert render_prompt(tokenizer, "Is it?") == f"Today: {words}!\n" + plain
+    assert end_ids(tokenizer) == ends

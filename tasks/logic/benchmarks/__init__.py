@@ -77,14 +77,14 @@ class Benchmark(Protocol):
     def reply_schema(self, *, ask: bool) -> Mapping[str, object]:
         """The JSON schema of the teacher's reply."""
 
-    def parse_teacher_reply(self, text: str, *, ask: bool) -> teacher_talk.TeacherReply:
-        """The teacher's reply taken apart; without `ask` it has no questions."""
+    def parse_teacher_reply(self, text: str, *, ask: bool, as_json: bool = False) -> teacher_talk.TeacherReply:
+        """The teacher's reply taken apart; without `ask` it has no questions, with `as_json` it is an object or nothing."""
 
     def check_messages(self, question: Question, *, reasoning: str, as_json: bool) -> tuple[dict[str, str], ...]:
         """Chat messages that ask which verdict follows from `reasoning`; `as_json` asks for an object of `check_schema`."""
 
-    def parse_check(self, text: str) -> Verdict:
-        """The verdict that follows, UNPARSED where none does."""
+    def parse_check(self, text: str, *, as_json: bool = False) -> Verdict:
+        """The verdict that follows, UNPARSED where none does, or no object where one was asked for."""
 
     def standalone(self, *, answered: Sequence[str], reasoning: str) -> str:
         """Reasoning that needs no questions before it, without a verdict."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.logic.answers import own_text, unfenced
 from tasks.logic.benchmarks.teacher_talk import strict_object, without_verdict
+from tasks.logic.thoughts import without_thoughts
 
 JUDGE = "You compare two sets of clarifying questions"  # begins the instructions, which no student's text can reach
 QUESTION_MARK, SET_MARKS = "Question: ", ("Set 1: ", "Set 2: ")
@@ -73,6 +74,7 @@ def parse_preference(text: str) -> Preferred:
 
     UNPARSED for anything else: no winner, two that differ, a winner in mid-prose. A winner is never guessed from the criteria.
     """
+    text = without_thoughts(text)
     bare = unfenced(text)
     if bare.startswith("{"):
         return _from_object(bare)

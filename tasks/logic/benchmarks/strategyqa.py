@@ -8,8 +8,10 @@ Beside them cvK-I is fold I of a cross-validation over all questions: its test s
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,14 +22,17 @@ from typing import Any, NamedTuple
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Question
 from tasks.contracts.splits import NAMED_SPLITS, PUBLISHED, REFIT, Fold, fold_of
-from tasks.logic.answers import sentences
 from tasks.logic.benchmarks.strategyqa_figures import recall, sari
 from tasks.logic.sampling import Sampled, check_disjoint, normalised, require, stratified
+from tasks.logic.texts import line_of
 
 _SPLITS = ("train", "dev", "test")  # from the most to the least training-like
 _DEV_OF_REST = 8  # every eighth question outside the test split is dev, where folds or a last fit leave it open
 _DUPLICATE = "asked again in a less training-like place"
 _EXEMPLAR = "few-shot exemplar of the recorded teachers"
+
+_STRING = r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\""
+_PRINTED = re.compile(rf"\s*\[\s*(?:(?:{_STRING})\s*(?:,\s*(?:{_STRING})\s*)*,?\s*)?\]\s*")  # commas between all of them: 'a' 'b' would be one text
 
 
 class _Places(NamedTuple):
@@ -187,26 +192,45 @@ def _refitted(questions: Sequence[Question]) -> list[Question]:
 
 
 def _question(row: Mapping[str, Any], qid: str, number: int, *, answer: bool, split: str) -> Question:
-    facts = row.get("facts") or ()
     return Question(
         qid=qid,
         split=split,
         kind="",
-        term=str(row.get("term") or ""),
-        description=str(row.get("description") or ""),
+        term=line_of(str(row.get("term") or "")),
+        description=line_of(str(row.get("description") or "")),
         question=_text(row, "question", number),
         answer="yes" if answer else "no",
-        facts=tuple(sentences(facts)) if isinstance(facts, str) else tuple(" ".join(str(fact).split()) for fact in facts),
-        decomposition=tuple(" ".join(str(step).split()) for step in row.get("decomposition") or ()),
+        facts=_texts(row, "facts", number),
+        decomposition=_texts(row, "decomposition", number),
         entities=(),
     )
 
 
 def _text(row: Mapping[str, Any], name: str, number: int) -> str:
     value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (said := line_of(value)):
         raise DataError(f"row {number}: `{name}` is {'missing' if value is None else 'empty or no text'}; every row needs qid, question and answer")
-    return " ".join(value.split())
+    return said
+
+
+def _texts(row: Mapping[str, Any], name: str, number: int) -> tuple[str, ...]:
+    """A field of several texts: a list of them, a list that was written as one text, or one text, which is then the only one."""
+    value = row.get(name)
+    if isinstance(value, str):
+        value = _written_list(value) if value.strip()[:1] + value.strip()[-1:] == "[]" else [value]
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise DataError(f"row {number}: `{name}` of question {row.get('qid')} must be a list of texts, it is {row[name]!r:.60}; mend the row or leave it out")
+    return tuple(said for each in value if (said := line_of(each)))
+
+
+def _written_list(text: str) -> object:
+    """The list that a text spells, in JSON or as Python prints one (how tables saved as CSV have it); 0, which is no list, where it spells none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return [ast.literal_eval(each) for each in re.findall(_STRING, text)] if _PRINTED.fullmatch(text) else 0
 
 
 def _label(row: Mapping[str, Any], number: int) -> bool:

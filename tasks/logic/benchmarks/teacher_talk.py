@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rows import Drafted, Question, Verdict
-from tasks.logic.answers import own_text, parse_verdict, sentences, turn, unfenced
+from tasks.logic.answers import object_in, own_text, parse_verdict, sentences, turn, unfenced
 from tasks.logic.benchmarks.yes_no import Rationale, word
+from tasks.logic.thoughts import without_thoughts
 
 HINT_MARK = "What is known:"  # begins the part of a message that gives the gold facts away
 CHECK_MARK = "Reasoning to check:"  # begins the part that is checked
@@ -75,6 +75,7 @@ _STATED = re.compile(
 _LEADING = re.compile(r"^[\s*_]*(yes|no)\b[*_]*\s*[,.;:!-]+\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"([,;–-]\s*)?\b(?:so|thus|hence|therefore),?\s*[*_]*(?:yes|no)[*_]*\s*(?=[.!]|$)", re.IGNORECASE)
 _EMPTY = re.compile(r"\W*(?:yes|no|\d+[.)]?)?\W*", re.IGNORECASE)  # nothing left but a verdict or a list number
+_KEY = re.compile(r"[{,]\s*\"(?:questions|reasoning|verdict)\"\s*:")
 _REFERENCE = re.compile(r"#\s*(\d+)")
 _STOP = frozenset([
     "a", "an", "and", "are", "at", "be", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has", "have", "how", "in", "is", "it",
@@ -119,32 +120,37 @@ def reply_schema(*, ask: bool) -> Mapping[str, object]:
     return REPLY_SCHEMA if ask else ALONE_SCHEMA
 
 
-def parse_teacher_reply(text: str, *, ask: bool = True) -> TeacherReply:
+def parse_teacher_reply(text: str, *, ask: bool = True, as_json: bool = False) -> TeacherReply:
     """Read a reply: an object of the reply schema, our sections, least-to-most sub-questions (`Q1. ...` and its answer below), or plain prose.
 
-    The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed. Where a least-to-most reply
-    has no more to say than its answers, those are the reasoning. Without `ask` a reply has no questions: what answered any opens the reasoning.
+    The reasoning never holds the verdict: the last line, "so the answer is yes" and a leading "Yes," are removed; nor what the teacher thought before
+    it answered. Where a least-to-most reply has no more to say than its answers, those are the reasoning. Without `ask` a reply has no questions: what
+    answered any opens the reasoning. Where an object was asked for (`as_json`), nothing else is read.
     """
-    bare = unfenced(text)
-    reply = _from_json(bare, ask=ask) if bare.startswith("{") else _from_text(own_text(text))
+    said = without_thoughts(text)
+    reply = _from_json(said, ask=ask) if as_json or _meant_as_json(said) else _from_text(own_text(said))
     if ask:
         return reply
     reasoning = standalone(answered=reply.answered, reasoning=reply.reasoning)
     return replace(reply, asked=(), answered=(), reasoning=reasoning, problem=reply.problem or ("" if reasoning else "no reasoning"))
 
 
-def parse_check(text: str) -> Verdict:
+def parse_check(text: str, *, as_json: bool = False) -> Verdict:
     """The verdict that follows from what was checked; UNPARSED where none does, or nothing can be read."""
-    bare = unfenced(text)
-    if not bare.startswith("{"):
-        said = own_text(text)
-        return _reply_verdict(_sections(said).get(_ASSESSMENT, said))
+    said = without_thoughts(text)
+    if not as_json and not _meant_as_json(said):
+        own = own_text(said)
+        return _reply_verdict(_sections(own).get(_ASSESSMENT, own))
     try:
-        read = json.loads(bare)
-    except (ValueError, RecursionError):
+        verdict = object_in(said, key="verdict").get("verdict")
+    except ValueError:
         return Verdict.UNPARSED
-    verdict = read.get("verdict") if isinstance(read, dict) else None
     return Verdict(verdict) if verdict in ("yes", "no") else Verdict.UNPARSED
+
+
+def _meant_as_json(text: str) -> bool:
+    """Whether a text is an object, or holds the keys of one: then it is read as nothing else, because prose would swallow its quotes and braces."""
+    return unfenced(text).startswith(("{", "[{", '"{')) or _KEY.search(text) is not None
 
 
 def standalone(*, answered: Sequence[str], reasoning: str) -> str:
@@ -175,18 +181,18 @@ def _from_text(said: str) -> TeacherReply:
 def _from_json(text: str, *, ask: bool) -> TeacherReply:
     """A reply that is meant to be an object of the reply schema. What it lacks is its problem; nothing is guessed."""
     try:
-        read = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _unreadable(f"no JSON object ({error})")
-    pairs = read.get("questions", None if ask else []) if isinstance(read, dict) else None
+        read = object_in(text, key="verdict")
+    except ValueError as error:
+        return _unreadable(str(error) if text else "nothing was said")
+    pairs = read.get("questions", None if ask else [])
     if not isinstance(pairs, list) or not all(_is_exchange(each) for each in pairs):
         return _unreadable("`questions` must be a list of objects with question and answer")
     reasoning, verdict = read.get("reasoning"), read.get("verdict")
     if not isinstance(reasoning, str) or verdict not in ("yes", "no"):
         return _unreadable("no verdict" if isinstance(reasoning, str) else "no reasoning")
-    answered = tuple(_squeeze(each["answer"]) for each in pairs)
-    prose = without_verdict(reasoning) or " ".join(answered)
-    asked = tuple(_squeeze(each["question"]) for each in pairs)
+    answered = tuple(_squeeze(without_thoughts(each["answer"])) for each in pairs)  # again: JSON may have escaped the marks
+    prose = without_verdict(without_thoughts(reasoning)) or " ".join(answered)
+    asked = tuple(_squeeze(without_thoughts(each["question"])) for each in pairs)
     return TeacherReply(asked=asked, answered=answered, reasoning=prose, verdict=Verdict(verdict), problem="" if prose else "no reasoning")
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.failures import DataError
+from tasks.contracts.rows import Question
 from tasks.contracts.splits import PUBLISHED, Fold, fold_of
 from tasks.logic.benchmarks import get_benchmark
 from tasks.logic.benchmarks.strategyqa import read_questions, score
@@ -107,12 +108,57 @@ def test_of_a_question_that_occurs_twice_the_training_side_copy_goes(codes: str,
     assert {split for split, each in read.items() if each.excluded} == {loser}
 
 
+def _read_one(**fields: Any) -> Question:
+    row = {"qid": IDS[0][0], "question": "  Is it\n blue? ", "answer": False, **fields}
+    (question,) = [question for each in read_questions([row], named_split="author").values() for question in each.questions]
+    return question
+
+
 def test_fields_as_the_files_write_them() -> None:
-    joined = {"qid": IDS[0][0], "question": "  Is it\n blue? ", "answer": False, "facts": "It is a bird. Birds are not blue."}
-    (question,) = [question for each in read_questions([joined], named_split="author").values() for question in each.questions]
+    question = _read_one()
     assert (question.question, question.answer, question.kind, question.entities) == ("Is it blue?", "no", "", ())
-    assert question.facts == ("It is a bird.", "Birds are not blue.")
-    assert question.decomposition == ()
+    assert (question.facts, question.decomposition) == ((), ())
+
+
+@pytest.mark.parametrize("field", ["facts", "decomposition"])
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        (["It is a bird.", " Birds\n are  grey. "], ("It is a bird.", "Birds are grey.")),
+        (["It is a bird.", " ", ""], ("It is a bird.",)),
+        ("It is a bird. Birds are grey.", ("It is a bird. Birds are grey.",)),  # one text is one: nobody knows where its writer would have cut it
+        ("['It is a bird.', 'Birds are grey.']", ("It is a bird.", "Birds are grey.")),
+        ("""["It's a bird.", 'Birds are \\'grey\\', #1 says.']""", ("It's a bird.", "Birds are 'grey', #1 says.")),
+        (' ["It is a bird.", "Birds are grey."]\n', ("It is a bird.", "Birds are grey.")),
+        ("['It is a bird.',]", ("It is a bird.",)),
+        ("[]", ()),
+        ("", ()),
+        ([], ()),
+        (None, ()),
+        ("It is [a] bird", ("It is [a] bird",)),
+        (["It\ud800 is\x00 a\x07 bird."], ("It? is a bird.",)),
+    ],
+)
+def test_a_field_of_several_texts_is_read_in_every_form_that_files_have(field: str, value: object, texts: tuple[str, ...]) -> None:
+    assert getattr(_read_one(**{field: value}), field) == texts
+
+
+@pytest.mark.parametrize("field", ["facts", "decomposition"])
+@pytest.mark.parametrize(
+    "value",
+    [3.5, 7, True, float("nan"), {"1": "It is a bird."}, [1, 2], [None], [["It is a bird."]], "['It is a bird.' 'Birds are grey.']", "[1, 2]", "[open('x')]",
+     '[["nested"]]', "[" * 9000 + "]" * 9000, "[('It is a bird.')]"],
+)  # fmt: skip
+def test_a_field_of_another_shape_is_refused_by_row_and_name(field: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"row 1: `{field}` of question {IDS[0][0]} must be a list of texts, it is"):
+        _read_one(**{field: value})
+
+
+def test_a_question_with_half_a_character_or_a_control_is_cleaned_as_replies_are() -> None:
+    question = _read_one(question="Is\ud83d it\x00 \x07blue\x1b[31m?", term="A\udfff", description="b\x00")
+    assert (question.question, question.term, question.description) == ("Is? it blue[31m?", "A?", "b")
+    with pytest.raises(DataError, match="row 1: `question` is empty"):
+        _read_one(question="\x00\x07 \n")
 
 
 @pytest.mark.parametrize(
