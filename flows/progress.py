@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from flows.bars import bars
+from flows.countdown import expected
 from flows.cross_validate import cross_validate
 from flows.evaluate import evaluate
 from flows.full_pipeline import full_pipeline
 from flows.plan import open_plan
 from flows.teach import fetch_student, teach
 from flows.train import train
-from tasks import watch
+from tasks.earlier import earlier_seconds
 from tasks.report import read_summary
 
 FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "teach": teach, "train": train, "evaluate": evaluate, "report": full_pipeline}
@@ -25,8 +25,8 @@ FLOWS: dict[str, Callable[..., Awaitable[Any]]] = {"student": fetch_student, "te
 
 async def run_with_progress(profile: str, overrides: Mapping[str, Any], *, until: str, console: Console) -> RenderableType:
     """Run the flow that ends with `until`; returns what to print at the end."""
-    open_plan(profile, overrides)
-    with bars(console):
+    plan = open_plan(profile, overrides)
+    with bars(console, stages=expected(plan) if until == "report" else (), before=earlier_seconds(plan.context.root)):
         outcome = await FLOWS[until](profile, dict(overrides))
     return _report_panel(outcome) if until == "report" else Panel(f"{until} is done; the artifacts are listed by `socratune run {profile}`'s report")
 
@@ -35,31 +35,6 @@ async def cross_validate_with_progress(profile: str, overrides: Mapping[str, Any
     """Run every fold of a cross-validation; returns the pooled tables as Markdown."""
     with bars(console):
         return await cross_validate(profile, folds, dict(overrides))
-
-
-@contextmanager
-def bars(console: Console) -> Iterator[None]:
-    """While the block runs, each stage has a bar with its time left."""
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars, watch.listen(_Bars(bars)):
-        yield
-
-
-class _Bars:
-    """One bar a stage; a stage that ends leaves its bar full."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._ids: dict[str, Any] = {}
-
-    def __call__(self, progress: watch.Progress) -> None:
-        if progress.stage not in self._ids:
-            self._ids[progress.stage] = self._bars.add_task(progress.stage, total=None, note="")
-        total = progress.total or None
-        self._bars.update(self._ids[progress.stage], completed=progress.done, total=total, note=progress.note)
 
 
 def _report_panel(report: Any) -> RenderableType:
