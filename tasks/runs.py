@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.failures import DataError
@@ -12,6 +13,7 @@ from tasks.contracts.rows import Prediction
 from tasks.logic.claims import pooled_table
 from tasks.logic.draft_experiment import pool_drafts
 from tasks.logic.evaluation import pool_comparisons
+from tasks.logic.report import words
 from tasks.logic.report.tables import render_markdown_tables
 
 
@@ -19,6 +21,56 @@ def show_run(folder: Path) -> str:
     """Results, comparisons, experiments and class shares of one run as Markdown."""
     tables = render_markdown_tables(read_run(folder))
     return "\n".join(tables[name] for name in ("results", "comparisons", "draft", "attribution", "judge", "class-shares") if name in tables)
+
+
+class ResultRow(NamedTuple):
+    """A model under its headline arm, in words."""
+
+    model: str
+    arm: str
+    n: str
+    right: str
+    interval: str
+    yes: str
+    unparsed: str
+
+
+class ComparisonRow(NamedTuple):
+    """A comparison in words; differences in points."""
+
+    comparison: str
+    n: str
+    difference: str
+    interval: str
+    p: str
+    verdict: str
+
+
+def result_rows(summary: Mapping[str, Any]) -> list[ResultRow]:
+    """The models of a run under the names that its report gives them."""
+    heads = [(name, model["headline"], model["arms"][model["headline"]]) for name, model in summary["models"].items()]
+    return [
+        ResultRow(
+            words.told(name, summary), words.arm_label(arm), str(cell["n"]), words.percent(cell["accuracy"]), _range(cell), words.percent(cell["yes_rate"]),
+            str(cell["unparsed"]),
+        )
+        for name, arm, cell in heads
+    ]  # fmt: skip
+
+
+def comparison_rows(summary: Mapping[str, Any]) -> list[ComparisonRow]:
+    """The comparisons of a run, in the order and with the names of its report."""
+    return [
+        ComparisonRow(
+            words.comparison_label(each["name"]), str(each["n"]), words.points(each["difference"]), f"{words.points(each['ci_low'])} to "
+            f"{words.points(each['ci_high'])}", words.p_text(each["p_holm"]), each["verdict"],
+        )
+        for each in words.ranked(summary)
+    ]  # fmt: skip
+
+
+def _range(cell: Mapping[str, Any]) -> str:
+    return f"{100 * cell['ci_low']:.1f} to {100 * cell['ci_high']:.1f}"
 
 
 def pool_runs(runs: Sequence[Path | str]) -> str:
