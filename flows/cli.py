@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.ledger_commands import ledger_app
+from flows.list_commands import register_lists
 from flows.loop_commands import register_loop
 from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
 from tasks.contracts.failures import ProfileError, SocratuneError
@@ -27,6 +28,8 @@ app = typer.Typer(
         "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
     ),
 )
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name in `socratune runs`, how that begins (demo: its newest), last, or a folder")]
+Root = Annotated[Path, typer.Option(help="Where data/ lies (execution.root of the profile)")]
 STAGES = ("teach", "train", "evaluate", "report")
 
 
@@ -154,23 +157,23 @@ def score(
 
 
 @app.command()
-def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")]) -> None:
+def show(run_folder: RunName = "last", root: Root = Path()) -> None:
     """Print a finished run's results, comparisons and class shares as Markdown."""
-    from tasks.runs import show_run
+    from tasks.runs import find_run, show_run
 
     try:
-        typer.echo(show_run(run_folder))
+        typer.echo(show_run(find_run(run_folder, root=root)))
     except SocratuneError as error:
         stop(error)
 
 
 @app.command()
-def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs: one a seed, a split or both")]) -> None:
+def pool(runs: Annotated[list[str], typer.Argument(help="Runs, one a seed, a split or both: their names, or folders")], root: Root = Path()) -> None:
     """Pool the comparisons of several runs (seeds, splits) of one profile: runs and questions are resampled together, and each question counts once."""
-    from tasks.runs import pool_runs
+    from tasks.runs import find_run, pool_runs
 
     try:
-        typer.echo(pool_runs(runs))
+        typer.echo(pool_runs([find_run(name, root=root) for name in runs]))
     except SocratuneError as error:
         stop(error)
 
@@ -199,24 +202,27 @@ def cross_validate(
 
 @app.command()
 def publish(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")],
+    run_folder: RunName,
     model: Annotated[str, typer.Option(help="Whose adapter: aligned, track_b, track_a, ...")] = "aligned",
     out: Annotated[Path, typer.Option(help="A new or empty folder to prepare")] = Path("release"),
+    root: Root = Path(),
 ) -> None:
     """Prepare a folder for the Hub: an adapter with its card, the curated data with its card. Uploads nothing; says the commands that would.
 
-    Example: socratune publish data/runs/RUN --model aligned --out release
+    Example: socratune publish last --model aligned --out release
     """
     from tasks.release import prepare_release
+    from tasks.runs import find_run
 
     try:
-        typer.echo(prepare_release(run_folder, model=model, out=out))
+        typer.echo(prepare_release(find_run(run_folder, root=root), model=model, out=out))
     except SocratuneError as error:
         stop(error)
 
 
 app.add_typer(ledger_app, name="ledger")
 register_loop(app)
+register_lists(app)
 
 
 if __name__ == "__main__":

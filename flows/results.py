@@ -20,7 +20,7 @@ def results(report: Report, *, width: int) -> RenderableType:
     """What a finished run comes to, for a terminal of `width` columns; what has no room is in the report."""
     summary = read_summary(report)
     reused = sum(line["cached"] for line in summary["stages"])
-    foot = f"{reused} of {len(summary['stages'])} stages reused"
+    foot = "everything was stored already; this is the report of then" if report.repeated else f"{reused} of {len(summary['stages'])} stages reused"
     where = Text(f"Report: {report.html}", overflow="fold")
     return Group(*result_tables(summary, width=width), *(Text(said) for said in summary["remarks"]), Text(foot), where)
 

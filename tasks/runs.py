@@ -8,13 +8,47 @@ from typing import Any, NamedTuple
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.failures import DataError
-from tasks.contracts.outcomes import Findings, read_run
+from tasks.contracts.outcomes import Findings, finished_runs, read_run
 from tasks.contracts.rows import Prediction
 from tasks.logic.claims import pooled_table
 from tasks.logic.draft_experiment import pool_drafts
 from tasks.logic.evaluation import pool_comparisons
 from tasks.logic.report import words
 from tasks.logic.report.tables import render_markdown_tables
+
+LAST = "last"
+
+
+def find_run(name: str, *, root: Path) -> Path:
+    """The folder of a run given as a folder, its name under data/runs, the beginning of it (the newest such run), or `last`. Raises DataError."""
+    if (Path(name) / "summary.json").is_file():
+        return Path(name)
+    known = [each.folder for each in finished_runs(root / "data" / "runs")]
+    found = next((folder for folder in known if name == LAST or folder.name.startswith(name)), None)
+    if found is None:
+        listed = f"known ones: {', '.join(folder.name for folder in known[:5])}" if known else "there is none yet: socratune run demo makes one"
+        raise DataError(f"{name} is not a finished run in {(root / 'data' / 'runs').resolve()}; {listed}")
+    return found
+
+
+class RunLine(NamedTuple):
+    """A finished run in a list."""
+
+    name: str
+    profile: str
+    when: str
+    figures: str
+
+
+def run_lines(root: Path) -> list[RunLine]:
+    """The finished runs under a root, newest first, each with what its models got right."""
+    lines = []
+    for folder, summary in finished_runs(root / "data" / "runs"):
+        stamp = folder.name.rpartition("-")[2]
+        heads = [(words.brief(name), model["arms"][model["headline"]]["accuracy"]) for name, model in summary["models"].items()]
+        when = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]} {stamp[9:11]}:{stamp[11:13]} UTC"
+        lines.append(RunLine(folder.name, summary["profile"], when, ", ".join(f"{name} {words.percent(share)}" for name, share in heads)))
+    return lines
 
 
 def show_run(folder: Path) -> str:
