@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from flows.ledger_commands import ledger_app
 from flows.list_commands import register_lists
 from flows.loop_commands import register_loop
 from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, console, parse_changes, quiet_prefect, stop
-from tasks.contracts.failures import ProfileError, SocratuneError
+from tasks.contracts.failures import DataError, ProfileError, SocratuneError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,26 +102,37 @@ def audit(
 
 @app.command()
 def ask(
-    profile: Annotated[str, typer.Argument(help="A profile that was run: its aligned student answers")],
-    question: Annotated[str, typer.Argument(help="Anything that yes or no can answer")],
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for the run whose student is asked")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    profile: Annotated[str, typer.Argument(help="A profile that was run, a run or `last`: its aligned student answers, with the run's own --set")],
+    questions: Annotated[list[str] | None, typer.Argument(help="Anything that yes or no can answer; without any, one a line from standard input")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Over the settings of the run whose student is asked")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a question")] = False,
 ) -> None:
-    """Ask the aligned student a question of your own: its draft, its questions, its answers and its verdict. Trains nothing and asks no teacher.
+    """Ask the aligned student questions of your own: its draft, its questions, its answers and its verdict. Trains nothing and asks no teacher.
 
-    Example: socratune ask demo "Could Julius Caesar have used a telephone?"
+    It is loaded once for all of them. Examples: socratune ask demo "Could Julius Caesar have used a telephone?"; socratune ask last < questions.txt
     """
     quiet_prefect(verbose=False)
     from flows.ask import ask_profile, shown_consultation
 
     try:
-        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), question, console=console))
+        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), questions or _lines(), console=console))
     except SocratuneError as error:
         stop(error)
     if as_json:
-        typer.echo(json.dumps(asdict(answered)))
+        for each in answered:
+            typer.echo(json.dumps(asdict(each)))
     else:
-        Console().print(shown_consultation(answered))
+        Console().print(*map(shown_consultation, answered), sep="\n")
+
+
+def _lines() -> list[str]:
+    """Questions from standard input, one a line."""
+    if sys.stdin.isatty():
+        console.print("One question a line; Ctrl-D ends them and loads the student, once for all.")
+    lines = [line for line in map(str.strip, sys.stdin) if line]
+    if not lines:
+        raise DataError('no question: give one, e.g. "Could Julius Caesar have used a telephone?", or one a line on standard input')
+    return lines
 
 
 @app.command()
