@@ -1,10 +1,11 @@
-"""Ask the aligned student of a finished run, and show its way to the verdict. Looks ahead through the flows to find it, so it makes and pays nothing."""
+"""Ask the aligned student of a finished run questions, and show its way to each verdict. Looks ahead through the flows to find it: makes and pays nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,21 +16,30 @@ from rich.text import Text
 from flows.plan import Plan, open_plan
 from flows.stored import stored
 from tasks.ask import Consultation, ask_student, question_of
-from tasks.contracts.artifacts import ModelRef
+from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.failures import ArtifactError
-from tasks.contracts.outcomes import Students
+from tasks.contracts.outcomes import FinishedRun, Students, finished_runs, read_run
+from tasks.contracts.profiles import PROFILES
+from tasks.contracts.rows import Question
 from tasks.foresee import foresee
 from tasks.loop import follow
+from tasks.runs import find_run
 from tasks.student import student
 
 _TITLES = {"rewrite": "The aligned student, rewriting the draft", "reasoning": "The aligned student, without the draft (this profile trains no rewrites)"}
 
 
-async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str, *, console: Console) -> Consultation:
-    """What the aligned student of a profile makes of a question. Raises ArtifactError where it is not trained yet, DataError for an unusable question."""
-    question_of(question)  # told before anything is looked up
+async def ask_profile(profile: str, overrides: Mapping[str, Any], questions: Sequence[str], *, console: Console) -> list[Consultation]:
+    """What the aligned student of a profile, or of a finished run, makes of each question; it is loaded once.
+
+    Settings are those of the run, or of the profile's last one, changed by `overrides`. Raises ArtifactError where it is not trained yet, DataError for an
+    unusable question.
+    """
+    for question in questions:
+        question_of(question)  # told before anything is looked up
+    profile, overrides = _remembered(profile, overrides, console)
     plan = open_plan(profile, overrides)
-    base, drafter, students = await _finished(plan, profile)
+    base, drafter, students, train = await _finished(plan, profile)
     followed = follow(plan.context, students, profile=plan.profile.name, start=plan.recipe.loop.start)
     if followed.accepted:
         console.print(Text(f"Answering: {followed.accepted} of the self-guided loop"))
@@ -40,12 +50,31 @@ async def ask_profile(profile: str, overrides: Mapping[str, Any], question: str,
             status.update(Text(note))
 
         return await asyncio.to_thread(
-            ask_student, plan.context, recipe=plan.recipe, student=base, drafter=drafter, adapter=adapter, question=question, hear=hear
+            ask_student, plan.context, recipe=plan.recipe, student=base, drafter=drafter, adapter=adapter, train=train, questions=questions, hear=hear
         )
 
 
-async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Students]:
-    """The student, its drafter and the trained adapters, as a run of the profile would find them stored."""
+def _remembered(profile: str, overrides: Mapping[str, Any], console: Console) -> tuple[str, dict[str, Any]]:
+    """The profile that is meant and its settings: a run's own where one is named, those of a profile's last run, `overrides` over either."""
+    named = profile.endswith((".yaml", ".yml")) or (PROFILES / f"{profile}.yaml").is_file()
+    runs = Path(open_plan(profile, overrides).context.root.path if named else ".") / "data" / "runs"
+    if named:
+        last = next((each for each in finished_runs(runs) if each.summary["profile"] == Path(profile).stem), None)
+    else:
+        folder = find_run(profile, root=Path())
+        last = FinishedRun(folder, read_run(folder))
+        profile = last.summary["profile"]
+    if last is None:
+        return profile, dict(overrides)
+    kept = {path: value for path, value in last.summary["overrides"].items() if path not in overrides}
+    if kept:
+        told = " ".join(f"--set {path}={value}" for path, value in kept.items())
+        console.print(f"As in {last.folder.name}: {told}", markup=False, highlight=False, soft_wrap=True)
+    return profile, {**kept, **overrides}
+
+
+async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Students, TableRef[Question]]:
+    """The student, its drafter, the trained adapters and the train questions, as a run of the profile would find them stored."""
     found, drafter = await stored(plan, profile), None
     if found and (named := plan.recipe.draft.model) != "student":
         with foresee():
@@ -54,7 +83,7 @@ async def _finished(plan: Plan, profile: str) -> tuple[ModelRef, ModelRef, Stude
         where = f"these settings in {plan.context.root.path.absolute()}"
         raise ArtifactError(f"{profile} has no finished student for {where}; run socratune run {profile} first, with the same --set")
     corpus, students = found
-    return corpus.student, drafter or corpus.student, students
+    return corpus.student, drafter or corpus.student, students, corpus.questions["train"]
 
 
 def shown_consultation(answered: Consultation) -> RenderableType:
@@ -67,7 +96,10 @@ def shown_consultation(answered: Consultation) -> RenderableType:
         panels.append(Panel(rows, title=_TITLES[chain.arm], title_align="left"))
     chance = (1 + math.tanh(answered.direct_margin / 2)) / 2
     direct = _parts(("Verdict", answered.direct_verdict), ("Margin", f"{answered.direct_margin:+.2f} nats, yes with {chance:.0%}"))
-    return Group(Text(answered.question, style="bold"), *panels, Panel(direct, title="The aligned student at once, without reasoning", title_align="left"))
+    warned = [Text(f"Careful: {answered.warning}", style="yellow")] if answered.warning else []
+    return Group(
+        Text(answered.question, style="bold"), *warned, *panels, Panel(direct, title="The aligned student at once, without reasoning", title_align="left")
+    )
 
 
 def _parts(*parts: tuple[str, str | Sequence[str]]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,10 @@ import typer
 from rich.console import Console
 
 from flows.ledger_commands import ledger_app
+from flows.list_commands import register_lists
 from flows.loop_commands import register_loop
 from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, stop
-from tasks.contracts.failures import ProfileError, SocratuneError
+from tasks.contracts.failures import DataError, ProfileError, SocratuneError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +29,8 @@ app = typer.Typer(
         "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
     ),
 )
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name in `socratune runs`, how that begins (demo: its newest), last, or a folder")]
+Root = Annotated[Path, typer.Option(help="Where data/ lies (execution.root of the profile)")]
 app.callback()(any_terminal)
 STAGES = ("teach", "train", "evaluate", "report")
 
@@ -98,27 +102,37 @@ def audit(
 
 @app.command()
 def ask(
-    profile: Annotated[str, typer.Argument(help="A profile that was run: its aligned student answers")],
-    question: Annotated[str, typer.Argument(help="Anything that yes or no can answer")],
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="As for the run whose student is asked")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    profile: Annotated[str, typer.Argument(help="A profile that was run, a run or `last`: its aligned student answers, with the run's own --set")],
+    questions: Annotated[list[str] | None, typer.Argument(help="Anything that yes or no can answer; without any, one a line from standard input")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Over the settings of the run whose student is asked")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a question")] = False,
 ) -> None:
-    """Ask the aligned student a question of your own: its draft, its questions, its answers and its verdict. Trains nothing and asks no teacher.
+    """Ask the aligned student questions of your own: its draft, its questions, its answers and its verdict. Trains nothing and asks no teacher.
 
-    Example: socratune ask demo "Could Julius Caesar have used a telephone?"
+    It is loaded once for all of them. Examples: socratune ask demo "Could Julius Caesar have used a telephone?"; socratune ask last < questions.txt
     """
-    overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
     from flows.ask import ask_profile, shown_consultation
 
     try:
-        answered = asyncio.run(ask_profile(profile, overrides, question, console=console))
+        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), questions or _lines(), console=console))
     except SocratuneError as error:
         stop(error)
     if as_json:
-        typer.echo(json.dumps(asdict(answered)))
+        for each in answered:
+            typer.echo(json.dumps(asdict(each)))
     else:
-        Console().print(shown_consultation(answered))
+        Console().print(*map(shown_consultation, answered), sep="\n")
+
+
+def _lines() -> list[str]:
+    """Questions from standard input, one a line."""
+    if sys.stdin.isatty():
+        console.print("One question a line; Ctrl-D ends them and loads the student, once for all.")
+    lines = [line for line in map(str.strip, sys.stdin) if line]
+    if not lines:
+        raise DataError('no question: give one, e.g. "Could Julius Caesar have used a telephone?", or one a line on standard input')
+    return lines
 
 
 @app.command()
@@ -156,23 +170,23 @@ def score(
 
 
 @app.command()
-def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")]) -> None:
+def show(run_folder: RunName = "last", root: Root = Path()) -> None:
     """Print a finished run's results, comparisons and class shares as Markdown."""
-    from tasks.runs import show_run
+    from tasks.runs import find_run, show_run
 
     try:
-        typer.echo(show_run(run_folder))
+        typer.echo(show_run(find_run(run_folder, root=root)))
     except SocratuneError as error:
         stop(error)
 
 
 @app.command()
-def pool(runs: Annotated[list[Path], typer.Argument(help="Run folders under data/runs: one a seed, a split or both")]) -> None:
+def pool(runs: Annotated[list[str], typer.Argument(help="Runs, one a seed, a split or both: their names, or folders")], root: Root = Path()) -> None:
     """Pool the comparisons of several runs (seeds, splits) of one profile: runs and questions are resampled together, and each question counts once."""
-    from tasks.runs import pool_runs
+    from tasks.runs import find_run, pool_runs
 
     try:
-        typer.echo(pool_runs(runs))
+        typer.echo(pool_runs([find_run(name, root=root) for name in runs]))
     except SocratuneError as error:
         stop(error)
 
@@ -205,24 +219,27 @@ def cross_validate(
 
 @app.command()
 def publish(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder under data/runs")],
+    run_folder: RunName,
     model: Annotated[str, typer.Option(help="Whose adapter: aligned, track_b, track_a, ...")] = "aligned",
     out: Annotated[Path, typer.Option(help="A new or empty folder to prepare")] = Path("release"),
+    root: Root = Path(),
 ) -> None:
     """Prepare a folder for the Hub: an adapter with its card, the curated data with its card. Uploads nothing; says the commands that would.
 
-    Example: socratune publish data/runs/RUN --model aligned --out release
+    Example: socratune publish last --model aligned --out release
     """
     from tasks.release import prepare_release
+    from tasks.runs import find_run
 
     try:
-        typer.echo(prepare_release(run_folder, model=model, out=out))
+        typer.echo(prepare_release(find_run(run_folder, root=root), model=model, out=out))
     except SocratuneError as error:
         stop(error)
 
 
 app.add_typer(ledger_app, name="ledger")
 register_loop(app)
+register_lists(app)
 
 
 if __name__ == "__main__":

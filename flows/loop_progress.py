@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from flows.bars import bars
 from flows.plan import Plan, open_plan
-from flows.progress import bars
 from flows.self_guided import self_guided
 from flows.stored import stored
 from tasks.contracts.failures import ArtifactError

@@ -14,7 +14,7 @@ from tasks.logic.evaluation import baseline_predictions, grade_predictions
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("grade", version=4, run_name="grade")
+@table_stage("grade", version=5, run_name="grade")
 async def grade(
     work: Work,
     *,

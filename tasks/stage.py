@@ -14,12 +14,14 @@ import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
 
 from filelock import FileLock
 from prefect import task
+from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from tasks.contracts.artifacts import Address, ArtifactRoot, ModelRef, TableRef, content_digest, write_rows
@@ -29,7 +31,8 @@ from tasks.contracts.jobs import AnswerStep, Job, Machine, Step, StepResult, Wei
 from tasks.contracts.recipes import Student
 from tasks.contracts.rows import Request
 from tasks.foresee import foreseen
-from tasks.watch import Progress, reporting
+from tasks.logic.stage_words import key_figures
+from tasks.watch import Progress, State, in_one_line, reporting, tell
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,19 +80,25 @@ class Work:
             elif item.name != LOCK:
                 item.unlink()
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """Note how far the stage is; cheap, from any thread, as often as you like."""
-        self._latest = Progress(self.label, done, total, note)
+    def progress(self, done: int, total: int, note: str = "", *, share: float | None = None) -> None:
+        """Note how far the stage is; cheap, from any thread, as often as you like. `share` of the whole stage, where done / total is that of a part."""
+        self._latest = Progress(self.label, done, total, note, share=done / total if share is None and total else share)
 
     async def run(self, *steps: Step) -> list[StepResult]:
         """Run training steps in a child process that ends when this one does; its progress is this stage's progress."""
         from tasks.training.launch import run_job
+        from tasks.training.progress import ASIDE
+
+        shares = [0.0]
+
+        def hear(each: Any) -> None:
+            if not each.note.startswith(ASIDE):
+                shares.append((each.step + each.done / max(each.total, 1)) / len(steps))
+            self.progress(each.done, each.total, each.note, share=shares[-1])
 
         cancelled = threading.Event()
         try:
-            return await asyncio.to_thread(
-                run_job, Job(steps=steps), self.folder, on_progress=lambda each: self.progress(each.done, each.total, each.note), cancelled=cancelled
-            )
+            return await asyncio.to_thread(run_job, Job(steps=steps), self.folder, on_progress=hear, cancelled=cancelled)
         finally:
             cancelled.set()
 
@@ -207,6 +216,8 @@ def _staged(
             empty = {"stage": name, "key": "", "digest": "", "path": ""}
             return stored or (ModelRef(**empty, base="") if kind == "models" else TableRef(**empty, rows=0))
         folder = context.root.folder(kind, address)
+        if stored is not None:
+            _say(context.root, label, stored, State.REUSED)
 
         async def run() -> Any:
             work = Work(context, address, label)
@@ -216,10 +227,13 @@ def _staged(
             try:
                 made_meanwhile = find(context.root, address)
                 if made_meanwhile is not None:
+                    if stored is None:
+                        _say(context.root, label, made_meanwhile, State.REUSED)
                     return made_meanwhile
-                get_run_logger().info("%s: %s", label, _reason(folder))
+                get_run_logger().info("%s: started; %s", label, _reason(folder))
                 async with reporting(work.label, work.take):
                     made = await make(work, **arguments)
+                _say(context.root, label, made, State.DONE)
                 work.clear()
                 return made
             finally:
@@ -268,6 +282,15 @@ def _digests(name: str, value: Any) -> dict[str, str] | None:
     if isinstance(value, tuple) and value and all(isinstance(item, (TableRef, ModelRef, Path)) for item in value):
         return {key: digest for part, item in enumerate(value) for key, digest in (_digests(f"{name}.{part}", item) or {}).items()}
     return None
+
+
+def _say(root: ArtifactRoot, label: str, ref: TableRef[Any] | ModelRef, state: State) -> None:
+    """One line in the flow run's log and one word to the terminal: what a stage came to, or that it is reused."""
+    record = root.record(ref)
+    said = Progress(label, 1, 1, key_figures(record), state, seconds=float(record["seconds"]))
+    with suppress(MissingContextError):  # a stage called outside a run has no log
+        get_run_logger().info("%s", in_one_line(said))
+    tell(said)
 
 
 def _reason(folder: Path) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from filelock import FileLock
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.context import get_run_context
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from tasks.contracts.artifacts import ArtifactRoot, TableRef
 from tasks.contracts.failures import SocratuneError
 from tasks.contracts.rows import Example
 from tasks.stage import Context, Table, Work, table_stage
-from tasks.watch import Progress, listen
+from tasks.watch import Progress, State, listen
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 CALLS: list[str] = []
@@ -140,6 +142,32 @@ async def test_progress_reaches_the_listener(tmp_path: Path) -> None:
     with listen(heard.append):
         await chain(str(tmp_path), "hello")
     assert {each.stage for each in heard} == {"write hello", "copy"}
+    ends = [(each.stage, each.state, each.note) for each in heard if each.state is not State.RUNNING and each.state is not State.STARTED]
+    assert ends == [("write hello", State.DONE, "1 rows"), ("copy", State.DONE, "1 rows")]
+    heard.clear()
+    with listen(heard.append):
+        await chain(str(tmp_path), "hello")
+    assert [(each.stage, each.state) for each in heard] == [("write hello", State.REUSED), ("copy", State.REUSED)]
+
+
+async def test_a_flow_runs_log_tells_each_stage_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="prefect.flow_runs")  # the tests run with errors only
+    caplog.set_level("INFO", logger="prefect.task_runs")
+    with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
+        runs = [(await chain(str(tmp_path), "hello"))[2] for _ in range(2)]
+    assert any(line.startswith("write hello: finished in ") for line in await log_of(runs[0], until="copy: finished"))
+    assert any(line.startswith("write hello: reused, it took ") for line in await log_of(runs[1], until="copy: reused"))
+
+
+async def log_of(run: str, *, until: str) -> list[str]:
+    """The messages of a flow run's Logs tab, once one of them begins with `until`: logs are sent in batches."""
+    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(run)]))
+    async with get_client() as client, asyncio.timeout(30):
+        while True:
+            lines = [each.message for each in await client.read_logs(only)]
+            if any(line.startswith(until) for line in lines):
+                return lines
+            await asyncio.sleep(0.2)
 
 
 async def test_a_finished_stage_holds_no_lock(tmp_path: Path) -> None:

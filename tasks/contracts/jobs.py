@@ -127,14 +127,14 @@ class AlignStep(_Spec):
 
 
 class ConsultStep(_Spec):
-    """Answer one question of a person's own, greedily: the drafter's draft, then `arms` and the direct arm of the student. Writes Parquet of Completion."""
+    """Answer questions of a person's own, greedily: the drafter's draft, then `arms` and the direct arm of the student. Parquet of Completion, by question."""
 
     kind: Literal["consult"] = "consult"
     name: str
     drafter: Weights
     weights: Weights  # with the adapter; loaded once where the rest is the drafter's
     benchmark: str  # whose wording is used
-    question: str
+    questions: tuple[str, ...]
     arms: tuple[str, ...]
     draft_max_new_tokens: int
     max_new_tokens: int

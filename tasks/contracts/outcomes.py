@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -86,6 +88,7 @@ class Report(_Outcome):
     folder: str
     summary: str
     html: str
+    repeated: bool = False  # everything was stored, and so was this report
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -95,3 +98,18 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{folder} is not a finished run (summary.json: {error}); give folders under data/runs/") from error
     return read
+
+
+class FinishedRun(NamedTuple):
+    """A run folder and its summary."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+
+def finished_runs(runs: Path) -> Iterator[FinishedRun]:
+    """The finished runs in a folder, newest first; what cannot be read is none."""
+    started = {path: path.parent.name.rpartition("-")[2] for path in runs.glob("*/summary.json")}
+    for path in sorted(started, key=lambda each: started[each], reverse=True):
+        with suppress(DataError):
+            yield FinishedRun(path.parent, read_run(path.parent))

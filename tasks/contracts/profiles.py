@@ -256,3 +256,9 @@ def _sample_faults(recipe: Recipe) -> list[str]:
     if sample.entity_disjoint or {"entity_disjoint", "entity_prior"} & set(recipe.grade.controls):
         faults.append("recipe.grade.controls: entity controls exist for pocketqa only")
     return faults
+
+
+def profile_lines(folder: Path) -> dict[str, str]:
+    """Every profile of a folder by name, with the first comment of its file."""
+    lines = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(folder.glob("*.yaml"))}
+    return {name: next((line.lstrip("# ") for line in said if line.startswith("#")), "") for name, said in lines.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tasks.contracts.failures import DataError
@@ -12,6 +13,7 @@ from tasks.logic.benchmarks import Benchmark
 from tasks.logic.texts import line_of
 
 QID = "asked"
+_LONG = 4  # letters: shorter words are mostly grammar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Consultation:
     chains: tuple[Chain, ...]
     direct_verdict: str
     direct_margin: float
+    warning: str  # where the question is far from what was trained, "" else
 
 
 def question_of(text: str) -> Question:
@@ -62,7 +65,22 @@ def following(question: Question, draft: Completion, *, arms: Sequence[str], ben
     return [request for arm in (*arms, Arm.DIRECT) for request in arm_requests(rows, arm=Arm(arm), benchmark=benchmark)]
 
 
-def consultation(question: Question, completions: Sequence[Completion], *, benchmark: Benchmark) -> Consultation:
+def far_from(question: Question, trained: Iterable[str]) -> str:
+    """A warning where most words of the question that say something occur in no question trained on, "" else. It knows words, not meanings."""
+    words = list(dict.fromkeys(_said(question.question)))
+    known = {word for text in trained for word in _said(text)}
+    new = [word for word in words if word not in known]
+    if 2 * len(new) <= len(words):
+        return ""
+    return f"{len(new)} of {len(words)} of its words occur in no question that the student was trained on ({', '.join(new[:5])}): a guess, most likely."
+
+
+def _said(text: str) -> list[str]:
+    """The words that a question is about, as it writes them, in small letters."""
+    return [word for word in re.findall(r"\w+", text.lower()) if len(word) >= _LONG]
+
+
+def consultation(question: Question, completions: Sequence[Completion], *, benchmark: Benchmark, warning: str = "") -> Consultation:
     """The replies to `opening` and `following`, in order."""
     draft, *written, direct = completions
     (row,) = _drafted(question, draft, benchmark)
@@ -74,6 +92,7 @@ def consultation(question: Question, completions: Sequence[Completion], *, bench
         chains=tuple(_chain(each, benchmark) for each in written),
         direct_verdict=benchmark.parse(direct.text, cut=False),
         direct_margin=direct.margin,
+        warning=warning,
     )
 
 

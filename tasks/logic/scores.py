@@ -29,6 +29,7 @@ class Comparison:
 
     name: str
     n: int  # questions that both answered, over all runs
+    right: float  # share of them that the new side got right; the old side's is this minus the difference
     difference: float
     ci_low: float
     ci_high: float
@@ -93,7 +94,7 @@ def compare(name: str, new: Sequence[Prediction], old: Sequence[Prediction], *, 
     change = changes(name, new, [old])
     right_old = {row.qid: is_right(row) for row in old}
     interval = paired_bootstrap([is_right(row) for row in new], [right_old[row.qid] for row in new], resamples=resamples, seed=seed)
-    return _comparison(name, list(change.values()), interval, p_value=_mcnemar(change.values()), claim=claim)
+    return _comparison(name, list(change.values()), interval, right=_share_right(new), p_value=_mcnemar(change.values()), claim=claim)
 
 
 def compare_mean(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Prediction]], *, resamples: int, seed: int, claim: float = 0.0) -> Comparison:
@@ -103,7 +104,7 @@ def compare_mean(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[P
     """
     interval = pooled_bootstrap([changes(f"{name}, reading {number}", new, [old]) for number, old in enumerate(olds, start=1)], resamples=resamples, seed=seed)
     change = list(changes(name, new, olds).values())
-    return _comparison(name, change, interval, p_value=sign_flip(change, resamples=resamples, seed=seed), claim=claim)
+    return _comparison(name, change, interval, right=_share_right(new), p_value=sign_flip(change, resamples=resamples, seed=seed), claim=claim)
 
 
 def compare_pooled(
@@ -122,7 +123,8 @@ def compare_pooled(
             readings[qid].append(value)
     means = [sum(values) / len(values) for values in readings.values()]
     once = all(len(olds) == 1 for _, olds in runs) and all(len(values) == 1 for values in readings.values())
-    return _comparison(name, means, interval, p_value=_mcnemar(means) if once else sign_flip(means, resamples=resamples, seed=seed), claim=claim)
+    p_value = _mcnemar(means) if once else sign_flip(means, resamples=resamples, seed=seed)
+    return _comparison(name, means, interval, right=_mean_right([new for new, _ in runs]), p_value=p_value, claim=claim)
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -160,7 +162,7 @@ def changes(name: str, new: Sequence[Prediction], olds: Sequence[Sequence[Predic
     return {qid: is_right(row) - sum(is_right(side[qid]) for side in before) / len(before) for qid, row in after.items()}
 
 
-def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_value: float, claim: float) -> Comparison:
+def _comparison(name: str, change: Sequence[float], interval: Interval, *, right: float, p_value: float, claim: float) -> Comparison:
     n = len(change)
     difference = sum(change) / n
     unseen = unseen_share(n)  # no resample holds a kind of pair that was not seen: 20 equal answers would have an interval without width
@@ -169,6 +171,7 @@ def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_val
         Comparison(
             name=name,
             n=n,
+            right=right,
             difference=difference,
             ci_low=min(interval.low, difference - unseen * (not lost)),
             ci_high=max(interval.high, difference + unseen * (not gained)),
@@ -179,6 +182,18 @@ def _comparison(name: str, change: Sequence[float], interval: Interval, *, p_val
             verdict=Finding.UNDERPOWERED,
         )
     )
+
+
+def _share_right(rows: Sequence[Prediction]) -> float:
+    return sum(map(is_right, rows)) / len(rows)
+
+
+def _mean_right(runs: Sequence[Sequence[Prediction]]) -> float:
+    """Each question counts once, by its mean over the runs."""
+    by_question: dict[str, list[bool]] = defaultdict(list)
+    for row in (row for rows in runs for row in rows):
+        by_question[row.qid].append(is_right(row))
+    return sum(sum(each) / len(each) for each in by_question.values()) / len(by_question)
 
 
 def _mcnemar(values: Iterable[float]) -> float:

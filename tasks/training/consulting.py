@@ -1,4 +1,4 @@
-"""Answer one question of a person's own: draft, then rewrite the draft, with the network loaded once where student and drafter share it."""
+"""Answer questions of a person's own: draft each, then rewrite the drafts, with the network loaded once where student and drafter share it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tasks.training.tokens import prompt_ids
 
 
 def run_consult(step: ConsultStep, folder: Path, report: Report) -> dict[str, Any]:
-    """Do one ConsultStep. Raises DataError where the question is longer than the student reads."""
-    benchmark, question = get_benchmark(step.benchmark), question_of(step.question)
+    """Do one ConsultStep. Raises DataError where a question is longer than the student reads."""
+    benchmark, questions = get_benchmark(step.benchmark), [question_of(text) for text in step.questions]
     allowed = Allowed(step.allow)
     verdicts_fit(trained_lengths(folder / step.weights.adapter), step.arms, max_new_tokens=step.max_new_tokens, allowed=allowed)
 
@@ -31,14 +31,16 @@ def run_consult(step: ConsultStep, folder: Path, report: Report) -> dict[str, An
         return answer(student, requests, max_new_tokens=most, **settings)  # type: ignore[arg-type]
 
     drafter = load_student(step.drafter, folder=folder, device=step.machine.device, trainable=False)
-    (draft,) = replies(drafter, opening(question, benchmark=benchmark), most=step.draft_max_new_tokens)
+    drafts = [replies(drafter, opening(question, benchmark=benchmark), most=step.draft_max_new_tokens) for question in questions]
     if step.drafter == step.weights.model_copy(update={"adapter": ""}):
         student = Student(add_trained_adapter(drafter.model, folder / step.weights.adapter, trainable=False), drafter.tokenizer)
     else:
         del drafter  # two networks may not fit
         student = load_student(step.weights, folder=folder, device=step.machine.device, trainable=False)
-    written = replies(student, following(question, draft, arms=step.arms, benchmark=benchmark), most=step.max_new_tokens)
-    write_rows(folder / step.out, [draft, *written], Completion)
+    made: list[Completion] = []
+    for question, (draft,) in zip(questions, drafts, strict=True):
+        made += [draft, *replies(student, following(question, draft, arms=step.arms, benchmark=benchmark), most=step.max_new_tokens)]
+    write_rows(folder / step.out, made, Completion)
     return {"device": str(student.device), "allowed": allowed.found}
 
 

@@ -27,6 +27,7 @@ _FIXED_STEPS, _FEWEST_ROWS = 8, 8  # CUDA: steps between looks at the tokens; fe
 _WIDTH = 16  # widths come in multiples
 _WORTH_SHARING = 16  # tokens that all prompts begin with, from which computing them once pays
 Tick = Callable[[int], None]
+Tock = Callable[[float], None]
 
 
 def decode(
@@ -41,11 +42,15 @@ def decode(
     compiled: bool = False,
     fixed: bool | None = None,
     tick: Tick | None = None,
+    tock: Tock | None = None,
 ) -> list[list[int]]:
     """New token ids of every prompt, in order, each ending with the first of `stops` or after `max_new_tokens`.
 
     Greedy without `noise`. `model` is in eval mode. Prompts of like length share a batch, the longest first: memory runs out at once or never; if it does,
-    batches are halved. `tick` hears how many prompts each batch answered. `fixed` (default: on CUDA) keeps to few shapes, as graphs need; `compiled` fuses
+    batches are halved. `tick` hears how many prompts each batch answered, `tock`
+    after each look at the tokens how many answers' worth of the batch in hand is made.
+
+    `fixed` (default: on CUDA) keeps to few shapes, as graphs need; `compiled` fuses
     the layers of these graphs.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -63,7 +68,7 @@ def decode(
                 found = _generate(model, asked, max_new_tokens=max_new_tokens, stops=stops, pad=pad, noise=drawn)
             else:
                 decoder = decoder or Decoder(model, rows=len(picked), longest=longest, stops=stops, pad=pad, compiled=compiled, fixed=fixed)
-                found = decoder.run(asked, max_new_tokens=max_new_tokens, noise=drawn)
+                found = decoder.run(asked, max_new_tokens=max_new_tokens, noise=drawn, tock=tock)
         except torch.OutOfMemoryError:
             if len(picked) == 1:
                 raise
@@ -114,7 +119,7 @@ class Decoder:
         self.perturb = torch.compile(perturb, dynamic=False) if compiled else perturb_in_parts  # compiled, nothing lies between
 
     @torch.no_grad()
-    def run(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, noise: Sampling | None = None) -> list[list[int]]:
+    def run(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, noise: Sampling | None = None, tock: Tock | None = None) -> list[list[int]]:
         """New token ids of each of a batch of prompts, as `decode` gives them."""
         replies: list[list[int]] = [[] for _ in prompts]
         live, rows = list(enumerate(replies)), self._rounded(len(prompts))
@@ -127,6 +132,8 @@ class Decoder:
                 live = [(row, reply) for row, reply in live if not _extend(reply, said[row], self.stops)]
                 if not live or done == max_new_tokens:
                     return replies
+                if tock is not None:
+                    tock(len(prompts) - len(live) * (1 - done / max_new_tokens))
                 live, rows = self._drop(live, rows, used=width + done - 1)
                 fresh = min(_FIXED_STEPS if self.fixed else 1, max_new_tokens - done)
                 done += fresh

@@ -93,18 +93,29 @@ def answer(
     """
     was_training = student.model.training
     student.model.eval()
-    done = 0
+    done = told = 0
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
         report(done, len(requests), f"{done} of {len(requests)} answered")
 
+    def tock(worth: float) -> None:
+        nonlocal told
+        if done + int(worth) > told:
+            told = done + int(worth)
+            report(told, len(requests), f"{done} of {len(requests)} answered")
+
     try:
         open_ended = [index for index, request in enumerate(requests) if not request.yes_choices]
         steps = -(-len(open_ended) // batch_size) * max_new_tokens
         wanted = compiling == "always" or (compiling == "auto" and steps > COMPILED_STEPS)
-        settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "compiled": wanted and student.device.type == "cuda" and can_compile()}
+        settings = {
+            "max_new_tokens": max_new_tokens,
+            "batch_size": batch_size,
+            "compiled": wanted and student.device.type == "cuda" and can_compile(),
+            "tock": tock,
+        }
         chosen = [index for index, request in enumerate(requests) if request.yes_choices]
         begun = time.monotonic()
         generated = _generate(student, requests, open_ended, temperature=temperature, seed=seed, tick=tick, **settings)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
+ASIDE = "dev after epoch"  # begins the note of what is no part of the way to the end of its step: an examination between two epochs
 Report = Callable[[int, int, str], None]  # done, total, note
 
 

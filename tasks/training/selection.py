@@ -16,7 +16,7 @@ from tasks.logic.answers import parse_verdict
 from tasks.training.engine import Engine
 from tasks.training.generation import answer
 from tasks.training.processes import join, rank, share
-from tasks.training.progress import Report
+from tasks.training.progress import ASIDE, Report
 from tasks.training.student import ADAPTER, Student, save_adapter
 
 
@@ -78,7 +78,7 @@ class Selection(TrainerCallback):
             seed=self.step.seed,
             batch_size=self.step.machine.generate_batch,
             compiling=self.step.machine.compile,
-            report=lambda done, total, note: self.report(done, total, f"dev after epoch {epoch}: {note}"),
+            report=lambda done, total, note: self.report(done, total, f"{ASIDE} {epoch}: {note}"),
         )
         completions = join(completions)
         verdicts = [parse_verdict(completion.text, cut=completion.cut) for completion in completions]

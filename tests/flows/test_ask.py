@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from tasks.contracts.artifacts import read_rows
-from tasks.contracts.rows import Drafted, Judgement, Prediction
+from tasks.contracts.rows import Drafted, Judgement, Prediction, Question
 from tasks.gateways.simulated_server import SimulatedServer
 from tests.flows.pipeline import PROFILE, Pipeline
 
@@ -78,6 +78,33 @@ def test_its_answers_are_those_of_the_run_and_cost_neither_training_nor_a_call(p
     assert answered["direct_verdict"] == texts["direct"].verdict
     assert (pipeline.artifacts(), teacher[0].calls) == (before, calls)
     assert not list(pipeline.root.glob("data/.work/ask-*"))
+
+
+def test_several_questions_are_answered_by_one_student_loaded_once(pipeline: Pipeline) -> None:
+    asked = [row.question for row in table(pipeline, "sample", Question) if row.split == "train"][:1]
+    far = "Would the quartermaster of Zanzibar embroider seventeen umbrellas?"
+    done = invoke(pipeline, "ask", *asked, far, "--json")
+    first, second = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [first["question"], second["question"]] == [*asked, far]
+    assert first["warning"] == ""
+    assert "quartermaster" in second["warning"]
+    alone = json.loads(invoke(pipeline, "ask", far, "--json").stdout)
+    assert alone["draft"] == second["draft"]
+    assert [chain["text"] for chain in alone["chains"]] == [chain["text"] for chain in second["chains"]]
+    assert f"Careful: {second['warning'][:30]}" in said(invoke(pipeline, "ask", far))
+
+
+def test_questions_come_from_standard_input_and_settings_from_the_last_run(pipeline: Pipeline) -> None:
+    pipeline.run(changes=CHANGES)
+    command = [app, ["ask", str(PROFILE), "--json", "--set", f"execution.root={pipeline.root}"]]
+    environment = {**pipeline.whole_environment(), "COLUMNS": "120", "NO_COLOR": "1"}
+    done = CliRunner().invoke(*command, env=environment, input="Is it so?\n\nIs it not?\n")
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["question"] for line in done.stdout.splitlines() if line.startswith("{")] == ["Is it so?", "Is it not?"]
+    assert "--set recipe.judge.kind=simulated" in done.stderr
+    empty = CliRunner().invoke(*command, env=environment, input="\n")
+    assert empty.exit_code == 1
+    assert "no question: give one" in said(empty)
 
 
 def test_a_person_sees_every_part_labelled(pipeline: Pipeline) -> None:

@@ -16,6 +16,7 @@ from tasks.logic.calibration import Bin, reliability
 from tasks.logic.report.experiments import draft_summary, is_ablation
 from tasks.logic.report.facts import MODELS, Made, RunFacts
 from tasks.logic.report.notes import notes
+from tasks.logic.report.remarks import remarks, same_as
 from tasks.logic.report.summary import ModelScores, StageLine, TestRead, summary
 from tasks.logic.report.view import EpochChoice, LossCurve, MarginPoint, ModelReply, Provenance, ReportView, Transcript
 from tasks.logic.scores import Comparison, is_right
@@ -40,11 +41,13 @@ def run_summary(facts: RunFacts) -> dict[str, Any]:
         split=recipe.grade.split,
         splits=_splits(facts),
         majority_accuracy=next(cell.majority_accuracy for cell in cells["track_b"] if cell.arm == heads["track_b"]),
-        models={name: ModelScores(headline=heads[name], scores=cells[name]) for name in MODELS},
+        models={name: ModelScores(headline=heads[name], scores=cells[name]) for name in MODELS if cells[name]},
         controls=controls,
         comparisons=[Comparison(**each) for each in graded["comparisons"]],
         unparsed=recipe.grade.unparsed,
         accepted=facts.accepted,
+        same_as=same_as(facts),
+        remarks=remarks(facts),
         draft=draft_summary(graded["draft"], facts.scores, split=recipe.grade.split),
         attribution=facts.evidence("attribute"),
         judge=facts.evidence("judge"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tasks.logic.pairs import TOO_LONG
 from tasks.logic.report.facts import Made, RunFacts
+from tasks.logic.report.remarks import remarks
 
 
 def notes(facts: RunFacts) -> tuple[str, ...]:
@@ -37,11 +38,7 @@ def notes(facts: RunFacts) -> tuple[str, ...]:
         found += [f"Preference training: {alarm}." for alarm in facts.named("align").summary["alarms"]]
         if too_long := facts.named("pair").summary["turned_away"].get(TOO_LONG):
             found.append(f"{too_long} preference pairs were {TOO_LONG} and left out, their classes balanced again: raise recipe.align.max_length to have them.")
-    if not facts.was_aligned:
-        found.append(
-            "There was no preference pair to train on (no wrong sample that could be paired, in both classes), so the aligned model is Track B itself: "
-            "raise recipe.pair.samples or recipe.curate.pair_share."
-        )
+    found += remarks(facts)
     if recipe.teacher.kind == "simulated":
         on_yes, biased = recipe.teacher.error_rate or 0.0, recipe.teacher.no_bias or 0.0
         found.append(

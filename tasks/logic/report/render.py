@@ -76,6 +76,7 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "label": words.label,
+        "told": words.told,
         "brief": words.brief,
         "comparison": words.comparison_label,
         "arm": words.arm_label,

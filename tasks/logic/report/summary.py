@@ -14,7 +14,7 @@ from tasks.logic.balance import FilterStep
 from tasks.logic.scores import Comparison
 
 _CELL = ("accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy")
-_COMPARISON = ("name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict")
+_COMPARISON = ("name", "n", "right", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ def summary(
     comparisons: Sequence[Comparison],
     unparsed: str,
     accepted: str,
+    same_as: Mapping[str, str],
+    remarks: Sequence[str],
     draft: Mapping[str, object] | None,
     attribution: Mapping[str, object] | None,
     judge: Mapping[str, object] | None,
@@ -78,6 +80,8 @@ def summary(
     `unparsed` says what a text without a verdict counts as; `accepted` which student of a self-guided loop stands as the aligned one, "" = none. `draft`,
     `attribution` and `judge` are None where the recipe does not ask for the experiment.
 
+    `same_as` says which models are another one under a second name; `remarks` is what belongs beside the table of results.
+
     Raises DataError when a headline arm was not scored or when a value has no strict JSON form (NaN, infinity, objects).
     """
     assembled = {
@@ -94,6 +98,8 @@ def summary(
         "comparisons": [{key: getattr(each, key) for key in _COMPARISON} for each in comparisons],
         "unparsed": unparsed,
         "accepted": accepted,
+        "same_as": dict(same_as),
+        "remarks": list(remarks),
         "draft": draft,
         "attribution": attribution,
         "judge": judge,

@@ -26,7 +26,7 @@ def render_markdown_tables(summary: Mapping[str, Any]) -> dict[str, str]:
 def _results(summary: Mapping[str, Any]) -> str:
     rows = [
         (
-            f"**{words.label(name)}**" if arm == model["headline"] else words.label(name),
+            f"**{words.told(name, summary)}**" if arm == model["headline"] else words.told(name, summary),
             words.arm_label(arm),
             words.percent(cell["accuracy"]),
             f"{words.percent(cell['ci_low'])} to {words.percent(cell['ci_high'])}",
@@ -40,7 +40,8 @@ def _results(summary: Mapping[str, Any]) -> str:
         for arm, cell in model["arms"].items()
     ]
     intro = f"{summary['benchmark']}, {summary['split']} split; always giving the commoner answer scores {words.percent(summary['majority_accuracy'])}."
-    return markdown_table(f"{intro} Bold: the headline arm.", ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed", "tokens", "ms"), rows)
+    told = " ".join([intro, "Bold: the headline arm.", *summary["remarks"]])
+    return markdown_table(told, ("model", "arm", "right", "95 % CI", "n", "says yes", "unparsed", "tokens", "ms"), rows)
 
 
 def _cost(cost: Mapping[str, float] | None) -> tuple[str, str]:

@@ -64,6 +64,14 @@ def label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
+def told(name: str, summary: Mapping[str, Any]) -> str:
+    """Display name of a model in a run's results: with the other model that it is, where it has two names."""
+    same = summary["same_as"]
+    if name in same:
+        return f"{label(name)} (= {brief(same[name])})"
+    return f"{label(name)} (as many steps as B)" if name == "track_a" and same.get("track_a_matched") == name else label(name)
+
+
 def arm_label(arm: str) -> str:
     """Display name of an arm."""
     return ARMS.get(arm, arm.replace("_", " "))
@@ -157,9 +165,8 @@ def _statement(each: Mapping[str, Any], summary: Mapping[str, Any]) -> Statement
     evidence = f"{points(gain)} points (95 % CI {points(each['ci_low'])} to {points(each['ci_high'])}, {p_text(each['p_holm'], name='p')} after Holm)"
     if each["verdict"] == "underpowered":
         evidence += f"; this many questions would show a difference of {points(each['minimal_detectable'], signed=False)} points or more"
-    both = [_headline(summary, name) for name in (new, old)]
-    if all(both):
-        evidence = f"{percent(both[0]['accuracy'])} against {percent(both[1]['accuracy'])} right: {evidence}"
+    if all(_headline(summary, name) for name in (new, old)):
+        evidence = f"{percent(each['right'])} against {percent(each['right'] - gain)} right on the {each['n']} questions that both answered: {evidence}"
     return Statement(each["verdict"], claim, f"{evidence}.")
 
 

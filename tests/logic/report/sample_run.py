@@ -110,6 +110,8 @@ def sample_summary(right: dict[tuple[str, str], float] | None = None, **replaced
         "comparisons": holm([compare(f"{new}_vs_{old}", headline[new], headline[old], resamples=500, seed=0) for new, old in versus]),
         "unparsed": "wrong",
         "accepted": "",
+        "same_as": {},
+        "remarks": (),
         "draft": None,
         "attribution": None,
         "judge": None,

@@ -13,6 +13,9 @@ from tasks.contracts.rows import Prediction, Score, TokenShare
 from tasks.logic.report.assemble import run_summary, run_view
 from tasks.logic.report.facts import Made, RunFacts
 from tasks.logic.report.render import render_report
+from tasks.logic.report.slides import run_slides
+from tasks.logic.report.tables import render_markdown_tables
+from tasks.logic.report.words import percent, statements
 from tasks.logic.scores import compare, score
 from tests.logic.report.sample_experiments import attribution, draft_record, judge, judgements, token_shares
 from tests.logic.report.sample_run import EXPERIMENTS, MODELS, PROFILES
@@ -119,6 +122,36 @@ def test_a_model_that_was_not_aligned_shows_no_preference_training() -> None:
     view = run_view(known, run_summary(known))
     assert (view.preference_loss, view.margins, view.selection) == ((), (), ())
     assert any("the aligned model is Track B itself" in note for note in view.notes)
+
+
+def test_a_model_under_two_names_is_said_to_be_one_and_a_few_pairs_are_told() -> None:
+    known = facts()
+    twins = [made(f"finetune {name}", {"history": []}) for name in ("track_a", "track_a_matched")]  # at one place: one artifact
+    aligned = known.named("align")
+    start = replace(aligned, record={**aligned.record, "summary": {**aligned.summary, "kept_epoch": 0, "pairs": 4}})
+    kept = [start if each is aligned else each for each in known.artifacts]
+    once = replace(
+        known, artifacts=(*twins, *kept), predictions=tuple(row for row in known.predictions if row.model != "track_a_matched"),
+        scores=tuple(cell for cell in known.scores if cell.model != "track_a_matched"),
+    )  # fmt: skip
+    summary = run_summary(once)
+    assert summary["same_as"] == {"track_a_matched": "track_a", "aligned": "track_b"}
+    shown = render_markdown_tables(summary)["results"]
+    page = render_report(run_view(once, summary))
+    for words in ("(as many steps as B)", "(= Track B)", "the aligned model is Track B itself", "only 4 pairs"):
+        assert words in shown
+        assert words in page
+    assert "track_a_matched" not in summary["models"]
+    assert run_slides(run_view(once, summary)).slides
+
+
+def test_figures_quoted_with_a_comparison_are_of_the_questions_compared() -> None:
+    rows = answers("track_b", "direct")
+    wrong = [replace(row, verdict="yes" if row.answer == "no" else "no") for row in rows[:2]]
+    each = compare("aligned_vs_track_b", rows[:2], wrong, resamples=50, seed=0)
+    assert (each.right, each.right - each.difference) == (0.5, 0.0)
+    said = statements({"comparisons": [asdict(each)], **{name: run_summary(facts())[name] for name in ("models", "controls")}})[0].evidence
+    assert f"{percent(0.5)} against {percent(0.0)} right on the 2 questions that both answered" in said
 
 
 @pytest.mark.parametrize("nasty", ["</script><script>x</script>", "<img src=x>", "]]>&amp;"])

@@ -37,7 +37,7 @@ def comparison(
     name: str, verdict: str, *, difference: float = 0.02, claim: float = 0.0, p_holm: float = 0.4, detectable: float = 0.08, n: int = 200
 ) -> Comparison:
     return Comparison(
-        name=name, n=n, difference=difference, ci_low=difference - 0.05, ci_high=difference + 0.05, p_value=p_holm, p_holm=p_holm,
+        name=name, n=n, right=0.6, difference=difference, ci_low=difference - 0.05, ci_high=difference + 0.05, p_value=p_holm, p_holm=p_holm,
         minimal_detectable=detectable, claim=claim, verdict=Finding(verdict),
     )  # fmt: skip
 

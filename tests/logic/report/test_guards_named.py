@@ -52,7 +52,7 @@ def test_every_switched_off_guard_is_named_with_what_it_found_and_where() -> Non
 def test_pairs_that_were_left_out_are_told_with_what_to_change() -> None:
     artifacts = (
         made("pair", {"turned_away": {"too long to train on": 3}}),
-        made("align", {"alarms": [], "allowed": {}}),
+        made("align", {"alarms": [], "allowed": {}, "kept_epoch": 1}),
         made("predict aligned on dev", {"allowed": {}, "steps": {}}),
     )
     (told,) = [line for line in notes(facts(*artifacts, allow=[])) if "left out" in line]

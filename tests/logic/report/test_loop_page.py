@@ -20,7 +20,7 @@ from tests.logic.report.test_report_page import Page
 
 ROUNDS = sample_rounds()
 GAIN = Comparison(
-    name="round_3_vs_start", n=240, difference=0.04, ci_low=0.004, ci_high=0.075, p_value=0.027, p_holm=0.027, minimal_detectable=0.05, claim=0.0,
+    right=0.6, name="round_3_vs_start", n=240, difference=0.04, ci_low=0.004, ci_high=0.075, p_value=0.027, p_holm=0.027, minimal_detectable=0.05, claim=0.0,
     verdict=Finding.PASS,
 )  # fmt: skip
 NASTY = "<script>alert(1)</script>|*_`[x](y)\n& more"

@@ -29,6 +29,8 @@ KEYS = [
     "comparisons",
     "unparsed",
     "accepted",
+    "same_as",
+    "remarks",
     "draft",
     "attribution",
     "judge",
@@ -40,7 +42,7 @@ KEYS = [
     "test_reads",
 ]
 CELL = ["accuracy", "ci_low", "ci_high", "n", "yes_rate", "unparsed", "balanced_accuracy"]
-COMPARISON = ["name", "n", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
+COMPARISON = ["name", "n", "right", "claim", "difference", "ci_low", "ci_high", "p_value", "p_holm", "minimal_detectable", "verdict"]
 USAGE = ["calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out", "usd"]
 
 
@@ -51,6 +53,7 @@ def made():
 
 def comparison(name: str, verdict: Finding, *, difference: float, p_holm: float) -> Comparison:
     return Comparison(
+        right=0.6,
         name=name,
         n=240,
         difference=difference,
