@@ -244,6 +244,12 @@ def expand_once(model: Any) -> None:
             module.frozen = [expand(module.frozen, [base.out_features, base.in_features], base.compute_dtype or torch.bfloat16)]
 
 
+def expanded_bytes(model: Any) -> int:
+    """Memory that `expand_once` takes."""
+    bases = [module.get_base_layer() for module in model.modules() if len(getattr(module, "frozen", ())) > 1]
+    return sum(base.out_features * base.in_features * (base.compute_dtype or torch.bfloat16).itemsize for base in bases)
+
+
 def frozen_tensors(base: Any) -> list[Tensor]:
     """What `expand` needs of a frozen layer: its weight, or six tensors of a 4-bit one."""
     state = getattr(base.weight, "quant_state", None)

@@ -1,8 +1,11 @@
-"""Which device a step runs on, and how much of its memory it may use."""
+"""Which device a step runs on, how much of its memory it may use, and how a CPU's memory is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from contextlib import suppress
 
 import torch
 
@@ -22,9 +25,25 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", local)
 
 
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # parameters of glibc's mallopt
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees. glibc gives each large tensor back to the system, which zeroes the pages of the next one: a bfloat16 training step
+    on a CPU took a third longer. Elsewhere than on glibc nothing happens."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_MMAP_MAX, 0)
+            libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
 def hold_memory(machine: Machine) -> None:
-    """Let torch take no more of the GPU than `execution.train.gpu_memory_gib`."""
+    """Let torch take no more of the GPU than `execution.train.gpu_memory_gib`, and keep what it took of a CPU's."""
     device = choose_device(machine.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda" and machine.gpu_memory_gib is not None:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, machine.gpu_memory_gib * 2**30 / total), device)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tasks.contracts.jobs import Machine
-from tasks.training.adapted import can_compile, expand_once, narrow_into
+from tasks.training.adapted import can_compile, expand_once, expanded_bytes, narrow_into
 from tasks.training.completions import packed_log_probs
-from tasks.training.device import workspace_bytes
+from tasks.training.device import free_bytes, workspace_bytes
 from tasks.training.memory import GIB, Fit, Load, choose, grain, shape_of
 from tasks.training.order import WindowOrder
 from tasks.training.packing import Bundle, Packed, fill, pack, to_device
@@ -235,6 +235,9 @@ def prepare(student: Student, machine: Machine, *, steps: int, order: WindowOrde
         fit = Fit(tokens=machine.batch_tokens or CPU_TOKENS, recompute=machine.recompute == "always", peak=0.0)
         if fit.recompute:
             recompute_layers(student.model)
+        # Small batches repeat the expansion for little arithmetic; a machine that could not hold a copy keeps the 4 bits.
+        if 2 * expanded_bytes(student.model) < free_bytes(student.device):
+            expand_once(student.model)
         return Engine(student.model, fixed=False), fit
     windows = [sum(order.sizes[index] for index in window) for window in order.windows(0)]
     parameters = list(student.model.parameters())
