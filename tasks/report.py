@@ -22,7 +22,6 @@ from tasks.logic.report.assemble import run_summary, run_view
 from tasks.logic.report.facts import Made, RunFacts
 from tasks.logic.report.prediction_files import prediction_files
 from tasks.logic.report.render import render_report
-from tasks.logic.report.slides import run_slides
 from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
 
@@ -54,6 +53,8 @@ async def write_report(
     folder.mkdir(parents=True)
     view = run_view(facts, summary)
     write_atomically(folder / "report.html", render_report(view))
+    from tasks.logic.report.slides import run_slides  # the library of slides is loaded where a deck is made
+
     run_slides(view).save(str(folder / "slides.pptx"))
     _export(context, folder, profile, corpus, students)
     _write_predictions(folder / "predictions", facts)

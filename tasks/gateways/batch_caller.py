@@ -13,10 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import openai
-from openai.types import Batch
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from tasks.contracts.asks import Answer, Ask, Usage
@@ -28,6 +26,9 @@ from tasks.gateways.openai_teacher import BACK_OFF, ENDPOINT, LONGEST_WAIT, TRIE
 from tasks.gateways.refusals import PASSING, refusal_of
 from tasks.gateways.teacher import Billed, Reply
 from tasks.logic.texts import clean
+
+if TYPE_CHECKING:  # most of a second to import, for runs that call nobody too
+    from openai.types import Batch
 
 T = TypeVar("T")
 LINES = 5_000  # requests a batch; the API takes 50,000, but small ones start sooner and lose less when one expires
@@ -260,6 +261,8 @@ class BatchCaller:
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call to the batch endpoints, again after passing trouble. Raises TeacherRefused or TeacherUnavailable otherwise."""
+        import openai
+
         retrying = AsyncRetrying(stop=stop_after_attempt(TRIES), wait=_wait, retry=retry_if_exception(_passes), sleep=self.sleep, reraise=True)
 
         async def once() -> T:
@@ -284,6 +287,8 @@ class BatchCaller:
 
 def _passes(error: BaseException) -> bool:
     """Whether trouble with the batch endpoints is worth another try."""
+    import openai
+
     if isinstance(error, openai.APIStatusError):
         return error.code != "insufficient_quota" and (error.status_code >= 500 or error.status_code in PASSING)
     return isinstance(error, openai.APIConnectionError)
@@ -291,6 +296,8 @@ def _passes(error: BaseException) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     """Seconds before the next try: never less than the server asked for, within reason."""
+    import openai
+
     error = state.outcome.exception() if state.outcome else None
     asked = requested_wait(error.response.headers, now=datetime.now(UTC)) if isinstance(error, openai.APIStatusError) else 0.0
     return max(min(asked, LONGEST_WAIT), BACK_OFF(state))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import openai
+if TYPE_CHECKING:  # most of a second to import, for runs that call nobody too
+    import openai
 
 
 def cause_of(error: openai.APIConnectionError, *, seconds: float) -> str:
     """What happened to a call that had to be answered within `seconds`."""
+    import openai
+
     url = urlsplit(str(error.request.url))
     host = url.hostname or "the host"
     place = f"{host}:{url.port}" if url.port else host

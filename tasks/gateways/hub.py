@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
 from tasks.contracts.failures import DataError, StudentError
 from tasks.contracts.sources import is_hub_id
 
@@ -98,6 +95,9 @@ def resolve_hub(model_id: str, revision: str | None) -> tuple[Path, str]:
 
     Raises StudentError when there is no such model or revision, no access, no network, or no safetensors.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
     try:
         folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=_MODEL_FILES))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:

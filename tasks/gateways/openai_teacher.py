@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import httpx2
-import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from tasks.contracts.asks import Ask
@@ -31,6 +30,9 @@ from tasks.gateways.refusals import Dialect, Refusal, refusal_of
 from tasks.gateways.teacher import Charge, Reply, Request, uncharged
 from tasks.gateways.tokens import estimated_tokens
 from tasks.logic.texts import clean
+
+if TYPE_CHECKING:  # most of a second to import, for runs that call nobody too
+    import openai
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 TRIES = 8  # HTTP calls per ask, where a profile does not say
@@ -60,6 +62,7 @@ class OpenAITeacher:
     can_take_hints = True
 
     def __init__(self, *, timeout_seconds: float, tries: int = TRIES) -> None:
+
         self._timeout = timeout_seconds
         self._tries = tries
         self._client: openai.AsyncOpenAI | None = None
@@ -90,6 +93,8 @@ class OpenAITeacher:
         return self._client
 
     def _connect(self) -> openai.AsyncOpenAI:
+        import openai
+
         key, url = api_key(), base_url()
         self._hide, self._hide_all = hider(key), hider(key, shortest=1)
         return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=self._timeout)
@@ -119,6 +124,8 @@ class OpenAITeacher:
             raise NoReply(f"no reply after {tries} calls; the last said: {error}", tries=tries, status=error.status, **page) from None
 
     async def _send(self, request: Request, *, limiter: Limiter, slot: Slot, tries: int, charge: Charge) -> Reply:
+        import openai
+
         started = time.monotonic()
         fault: Exception | None
         spoken = self.dialect.refused

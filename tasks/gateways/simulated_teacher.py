@@ -6,9 +6,7 @@ The protocol, the retries and the ledger are those of a paid run. It errs on req
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Self
-
-import openai
+from typing import TYPE_CHECKING, Self
 
 from tasks.contracts.asks import Ask
 from tasks.gateways.openai_teacher import OpenAITeacher
@@ -16,6 +14,9 @@ from tasks.gateways.prices import FREE, Price
 from tasks.gateways.simulated_faults import Fault
 from tasks.gateways.simulated_knowledge import VERSION
 from tasks.gateways.simulated_server import SimulatedServer, serve_simulated
+
+if TYPE_CHECKING:  # most of a second to import, for runs that call nobody too
+    import openai
 
 __all__ = ["Fault", "SimulatedServer", "SimulatedTeacher", "serve_simulated"]
 
@@ -46,5 +47,7 @@ class SimulatedTeacher(OpenAITeacher):
         return FREE
 
     def _connect(self) -> openai.AsyncOpenAI:
+        import openai
+
         transport = openai.DefaultAsyncHttpxClient(trust_env=False)  # a proxy of the environment cannot reach this machine's loopback
         return openai.AsyncOpenAI(api_key="simulated", base_url=self._base_url, max_retries=0, timeout=self._timeout, http_client=transport)

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy.stats import chi2_contingency, fisher_exact
-from scipy.stats.contingency import expected_freq
-
 from tasks.contracts.failures import UnbalancedCorpus
 from tasks.contracts.rows import Curated, Question
 from tasks.logic.sampling import stratified
@@ -57,6 +54,9 @@ def keep_rates(steps: Sequence[FilterStep]) -> list[KeepRate]:
 
 
 def _keep_rate(first: FilterStep, later: FilterStep) -> KeepRate:
+    from scipy.stats import chi2_contingency, fisher_exact  # a second to import, which a run must not wait for
+    from scipy.stats.contingency import expected_freq
+
     table = [[later.yes, first.yes - later.yes], [later.no, first.no - later.no]]
     few = bool((expected_freq(table) < _FEW).any())
     p_value = fisher_exact(table).pvalue if few else chi2_contingency(table).pvalue

@@ -7,8 +7,6 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from datasketch import MinHash, MinHashLSH
-
 from tasks.contracts.rows import Question
 from tasks.logic.sampling import normalised
 
@@ -174,6 +172,8 @@ def _containing(grams: Mapping[str, frozenset[str]]) -> set[tuple[str, str]]:
 
 def _hashed_alike(grams: Mapping[str, frozenset[str]]) -> set[tuple[str, str]]:
     """Pairs that share a band of their MinHash signatures (Broder 1997; Indyk and Motwani 1998)."""
+    from datasketch import MinHash, MinHashLSH
+
     index = MinHashLSH(threshold=_CANDIDATE, num_perm=_PERMUTATIONS)
     encoded = [[gram.encode() for gram in sorted(own)] for own in grams.values()]
     signatures = dict(zip(grams, MinHash.bulk(encoded, num_perm=_PERMUTATIONS), strict=True))

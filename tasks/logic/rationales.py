@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from datasketch import MinHash, MinHashLSH
-
 from tasks.contracts.rows import Taught
 from tasks.logic.benchmarks.teacher_talk import without_verdict
 from tasks.logic.sampling import normalised
@@ -86,6 +84,8 @@ def distinct(rows: Sequence[Taught], *, near_duplicate: float, most: int) -> Sif
 
 def pasted(rows: Sequence[Taught], *, near_duplicate: float, seed: int) -> int:
     """How many rows have the reasoning of a row of another question. MinHash (Broder 1997) finds candidates, their exact similarity decides."""
+    from datasketch import MinHash, MinHashLSH
+
     triples = [word_triples(row.reasoning) for row in rows]
     hashes = MinHash.bulk(([each.encode() for each in one] for one in triples), num_perm=_BANDS * _ROWS, seed=seed)
     index = MinHashLSH(num_perm=_BANDS * _ROWS, params=(_BANDS, _ROWS))

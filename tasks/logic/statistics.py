@@ -2,6 +2,8 @@
 
 All differences are shares in [-1, 1] (0.03 = 3 percentage points), always new minus old. A pair is *discordant* when exactly one
 of the two models is right; `gained` counts those only the new one has right, `lost` those only the old one has right.
+
+scipy.stats and statsmodels are imported where they are used: they take over two seconds, which no run should wait for before it has said a word.
 """
 
 from __future__ import annotations
@@ -12,9 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, bootstrap, norm, permutation_test
-from scipy.stats import t as student_t
-from statsmodels.stats.multitest import multipletests
 
 from tasks.contracts.failures import DataError
 
@@ -32,6 +31,8 @@ class Interval(NamedTuple):
 
 def wilson(correct: int, n: int) -> Interval:
     """95 % Wilson score interval of a share (Wilson 1927). Raises DataError when `n` is 0 or `correct` is outside 0..n."""
+    from scipy.stats import binomtest
+
     if n <= 0 or not 0 <= correct <= n:
         raise DataError(f"no interval for {correct} right of {n}: score at least one question")
     bounds = binomtest(correct, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
@@ -40,6 +41,8 @@ def wilson(correct: int, n: int) -> Interval:
 
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided p value of the exact McNemar test (McNemar 1947): discordant pairs are fair coin tosses if nothing changed."""
+    from scipy.stats import binomtest
+
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
@@ -49,6 +52,8 @@ def sign_flip(changes: Sequence[float], *, resamples: int, seed: int) -> float:
     For changes that are no counts, such as new minus the mean of several old readings. Exact where 2^(questions that changed) is not more than
     `resamples`. Raises DataError where there is no question.
     """
+    from scipy.stats import permutation_test
+
     if not changes:
         raise DataError("a paired comparison needs at least one question")
     moved = [change for change in changes if change]  # no change stays none under either sign
@@ -78,6 +83,8 @@ def cohens_kappa(table: Sequence[Sequence[int]]) -> Kappa:
 
     0 with no width where one side always gives one answer: agreement is then what chance gives. Raises DataError for an empty table.
     """
+    from scipy.stats import norm
+
     counts = np.asarray(table, dtype=np.float64)
     n = counts.sum()
     if not n:
@@ -140,6 +147,9 @@ def mean_bootstrap(values: Sequence[float], *, resamples: int, seed: int) -> Int
 
     Plain percentiles of n values are too narrow by sqrt((n - 1) / n), and by the normal law where Student's belongs. Raises DataError below two values.
     """
+    from scipy.stats import bootstrap, norm
+    from scipy.stats import t as student_t
+
     n = len(values)
     if n < 2:
         raise DataError(f"an interval needs at least two values, not {n}; ask more questions")
@@ -150,6 +160,8 @@ def mean_bootstrap(values: Sequence[float], *, resamples: int, seed: int) -> Int
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values (Holm 1979), in the order given: comparable with alpha over the whole family."""
+    from statsmodels.stats.multitest import multipletests
+
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
 
 
@@ -166,6 +178,8 @@ def minimal_detectable_difference(n: int, discordant_share: float, *, alpha: flo
     psi is the mean square of the changes, whose variance is then psi - D^2: so it may also come from changes that are no counts.
     Returns at most 1.0, which says that `n` is too small to show anything. Raises DataError when `n` is 0 or the share is outside 0..1.
     """
+    from scipy.stats import norm
+
     if n <= 0 or not 0 <= discordant_share <= 1:
         raise DataError(f"no detectable difference for {n} questions with a discordant share of {discordant_share}")
     z_alpha, z_beta = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))

@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import jensenshannon
 
 from tasks.contracts.failures import DataError
 from tasks.contracts.rounds import Attempt, Gauged, Tails
@@ -69,6 +68,8 @@ def difficulty_bins(source: Sequence[Attempt]) -> dict[str, int]:
 
 def divergence(chosen: Sequence[int], asked: Sequence[int]) -> float:
     """Jensen-Shannon divergence of two histograms in bits, 0 (same shares) to 1 (nothing in common); nan where one is empty (Lin 1991)."""
+    from scipy.spatial.distance import jensenshannon
+
     if not sum(chosen) or not sum(asked):
         return math.nan
     # Over one common total the shares of equal histograms are the same floats; else rounding may leave a root of less than nothing.
