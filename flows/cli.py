@@ -15,7 +15,8 @@ from rich.console import Console
 from flows.ledger_commands import ledger_app
 from flows.list_commands import register_lists
 from flows.loop_commands import register_loop
-from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, stop
+from flows.stopping import Stoppable
+from flows.terminal import Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, stop
 from tasks.contracts.failures import DataError, ProfileError, SocratuneError
 
 app = typer.Typer(
@@ -50,14 +51,13 @@ def run(
         stop(ProfileError("--until", [f"{until!r} is not one of {', '.join(STAGES)}"]))
     overrides = changes_of(profile, changes)
     quiet_prefect(verbose=verbose)
-    from flows.progress import run_with_progress
-
     try:
-        outcome = asyncio.run(run_with_progress(profile, overrides, until=until, console=console))
+        with Stoppable() as stoppable:
+            from flows.progress import run_with_progress
+
+            outcome = stoppable.run(run_with_progress(profile, overrides, until=until, console=console))
     except SocratuneError as error:
         stop(error)
-    except KeyboardInterrupt:
-        stop(STOPPED, code=130)
     console.print(outcome)
 
 
@@ -207,14 +207,14 @@ def cross_validate(
     except SocratuneError as error:
         stop(error)
     quiet_prefect(verbose=verbose)
-    from flows.progress import cross_validate_with_progress
-
     try:
-        typer.echo(asyncio.run(cross_validate_with_progress(profile, overrides, folds=folds, console=console)))
+        with Stoppable() as stoppable:
+            from flows.progress import cross_validate_with_progress
+
+            pooled = stoppable.run(cross_validate_with_progress(profile, overrides, folds=folds, console=console))
     except SocratuneError as error:
         stop(error)
-    except KeyboardInterrupt:
-        stop(STOPPED, code=130)
+    typer.echo(pooled)
 
 
 @app.command()

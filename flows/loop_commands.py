@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.terminal import STOPPED, Changes, ProfileArgument, Verbose, changes_of, console, quiet_prefect, stop
+from flows.stopping import Stoppable
+from flows.terminal import Changes, ProfileArgument, Verbose, changes_of, console, quiet_prefect, stop
 from tasks.contracts.failures import DataError, SocratuneError
 
 
@@ -32,15 +33,15 @@ def loop(
     """
     overrides = changes_of(profile, changes)
     quiet_prefect(verbose=verbose)
-    from flows.loop_progress import loop_with_progress
-
+    out = Console()
     try:
-        out = Console()
-        out.print(asyncio.run(loop_with_progress(profile, overrides, rounds=rounds, console=console, width=out.width)))
+        with Stoppable() as stoppable:
+            from flows.loop_progress import loop_with_progress
+
+            made = stoppable.run(loop_with_progress(profile, overrides, rounds=rounds, console=console, width=out.width))
     except SocratuneError as error:
         stop(error)
-    except KeyboardInterrupt:
-        stop(STOPPED, code=130)
+    out.print(made)
 
 
 def promote(

@@ -15,7 +15,6 @@ from tasks.contracts.failures import BudgetReached, ProfileError, SocratuneError
 from tasks.contracts.profiles import PROFILES, load_profile
 
 BUDGET_REACHED = 3  # exit code
-STOPPED = SocratuneError("stopped; run the same command again to go on from here")
 console = Console(stderr=True)
 
 ProfileArgument = Annotated[str, typer.Argument(help="A profile in deployments/profiles (demo, pocketqa, ...) or the path of a YAML file")]
