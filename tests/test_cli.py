@@ -95,7 +95,7 @@ def test_a_plan_says_that_a_key_is_missing_and_forecasts_all_the_same(tmp_path: 
     monkeypatch.setenv("OPENAI_API_KEY", "‘sk-canary’")
     refused = invoke("plan", *_paid(tmp_path))
     assert refused.exit_code == 1
-    assert "LEFT SINGLE QUOTATION MARK" in refused.output
+    assert "LEFT SINGLE QUOTATION MARK" in " ".join(refused.output.split())
     assert "canary" not in refused.output
 
 

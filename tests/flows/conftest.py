@@ -25,6 +25,7 @@ def pipeline(prefect_server: None, schooled_student: Path, teacher: tuple[Simula
     environment = {"PREFECT_API_URL": PREFECT_API_URL.value(), "OPENAI_BASE_URL": teacher[1], "OPENAI_API_KEY": "sk-canary-of-the-tests"}
     price = {"input": 1.0, "cached_input": None, "output": 2.0}
     asked_over_http = {
-        "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4", "recipe.teacher.error_rate": None, "recipe.teacher.no_bias": None, "execution.teacher.price": price,
+        "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4",
+        "recipe.teacher.error_rate": None, "recipe.teacher.no_bias": None, "execution.teacher.price": price,
     }  # fmt: skip
     return Pipeline(root=tmp_path_factory.mktemp("root"), student=schooled_student, environment=environment, changes=asked_over_http)
