@@ -25,24 +25,32 @@ class Precision(NamedTuple):
     """The number format of a run and how fast its products are beside the other's, in billions of operations a second."""
 
     dtype: Literal["bfloat16", "float32"]
-    bfloat16: float
-    float32: float
-
-    @property
-    def slower(self) -> float:
-        """How many times slower the format in use is than the other one; below 1 where it is faster."""
-        return self.float32 / max(self.bfloat16, 1e-9) if self.dtype == "bfloat16" else self.bfloat16 / self.float32
+    bfloat16: float | None  # None: not timed, because float32 was asked for
+    float32: float | None
 
     def __str__(self) -> str:
+        if self.bfloat16 is None or self.float32 is None:
+            return f"{self.dtype}, as the profile asks"
         said = f"{self.dtype}: products run at {self.float32:.0f} GFLOP/s in float32 and {self.bfloat16:.0f} in bfloat16 here"
-        if self.slower < SLOWER:
+        slower = self.float32 / max(self.bfloat16, 1e-9)
+        if self.dtype == "float32" or slower < SLOWER:
             return said
-        return f"{said}. This is {self.slower:.0f} times slower than the other: set recipe.student.dtype to auto"
+        return f"{said}. This is {slower:.0f} times slower than float32: set recipe.student.dtype to auto"
 
 
 def precision(wanted: Literal["auto", "bfloat16", "float32"], *, device: str) -> Precision:
-    """The format for `wanted`: itself, or the faster one where it is "auto". Raises StudentError where nothing can be timed."""
-    found = _rates(device)
+    """The format for `wanted`: itself, or the faster one where it is "auto"; raises StudentError where that cannot be timed.
+
+    Nothing is timed for float32, which no machine lacks; for bfloat16 only to warn, so not being able to is no fault.
+    """
+    if wanted == "float32":
+        return Precision(wanted, bfloat16=None, float32=None)
+    try:
+        found = _rates(device)
+    except StudentError:
+        if wanted == "auto":
+            raise
+        return Precision(wanted, bfloat16=None, float32=None)
     dtype = wanted if wanted != "auto" else "bfloat16" if found["bfloat16"] > found["float32"] else "float32"
     return Precision(dtype, bfloat16=found["bfloat16"], float32=found["float32"])
 

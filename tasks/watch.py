@@ -25,6 +25,7 @@ class State(StrEnum):
     DONE = "done"
     REUSED = "reused"
     FAILED = "failed"
+    STOPPED = "stopped"
 
 
 class Progress(NamedTuple):
@@ -76,8 +77,8 @@ async def reporting(label: str, take: Callable[[], Progress | None]) -> AsyncIte
     reporter = asyncio.create_task(_report(take, bar))
     try:
         yield
-    except BaseException:
-        tell(Progress(label, 0, 0, "", State.FAILED))
+    except BaseException as error:
+        tell(Progress(label, 0, 0, "", State.STOPPED if isinstance(error, asyncio.CancelledError) else State.FAILED))
         raise
     finally:
         reporter.cancel()

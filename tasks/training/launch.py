@@ -42,8 +42,8 @@ def run_job(job: Job, folder: Path, *, on_progress: Callable[[Progress], None], 
     try:
         failure, code = _see_through(_fork(job, folder) or _spawn(job, folder), on_progress, cancelled)
     except NurseryError as error:
-        logger.warning("%s (%s says why); from here on every job loads torch for itself, in some seconds more", error, folder / LOG)
-        _nurseries.close()
+        later = "the next job starts another" if _nurseries.lose() else "from here on every job loads torch for itself, in some seconds more"
+        logger.warning("%s (%s says why); this job loads torch for itself, %s", error, folder / LOG, later)
         failure, code = _see_through(_spawn(job, folder), on_progress, cancelled)
     if failure is not None:
         raise _known(failure)

@@ -40,6 +40,7 @@ NEEDS = {
 ALLOCATOR = "JE_ARROW_MALLOC_CONF"
 MESSAGE_BYTES = 65536
 THREADS_END_SECONDS = 2.0
+MOST_LOST = 2  # one that was killed is an accident; a library that cannot be loaded, or leaves a thread, ends each
 
 
 class NurseryError(Exception):
@@ -80,6 +81,7 @@ class Nurseries:
         self._lock = threading.Lock()
         self._latest: Nursery | None = None
         self._closed = False
+        self._lost = 0
 
     def fork(self, folder: Path, *, kinds: Iterable[str], log: IO[bytes], cwd: Path, environment: Mapping[str, str]) -> ForkedChild | None:
         """A child for the job of `folder`, or None after `close`."""
@@ -91,6 +93,16 @@ class Nurseries:
                 self._latest = None
             self._latest = self._latest or Nursery(cwd=cwd, environment=environment)
             return self._latest.fork(folder, kinds=kinds, log=log)
+
+    def lose(self) -> bool:
+        """The latest nursery has ended: the next job gets another one, until so many have ended that it is no accident. Says whether it will."""
+        with self._lock:
+            self._lost += 1
+            if self._latest is not None:
+                self._latest.close()
+                self._latest = None
+            self._closed = self._closed or self._lost >= MOST_LOST
+            return not self._closed
 
     def close(self) -> None:
         """Fork no more. Children under way are seen to their end."""

@@ -119,12 +119,16 @@ async def test_a_teacher_of_another_error_rate_shares_no_replies(bench):
     assert {answer.outcome for answer in answers} == {Outcome.OK}
 
 
-async def test_a_question_it_does_not_know_is_refused_with_what_to_do(bench, serve):
+async def test_questions_it_does_not_know_are_refused_with_what_to_do(bench, serve):
     serve()
     (question,) = questions(1)
-    stranger = replace(question, question="Would a pear sink in water?")
+    strangers = [
+        ask_for(replace(question, qid=f"q{fruit}", question=f"Would a {fruit} sink in water?")) for fruit in ("pear", "plum", "fig", "lime", "date", "kiwi")
+    ]
+    (answer,), _ = await bench.ask(strangers[:1])  # one may be an accident of that question
+    assert "kind=openai or recorded" in answer.note
     with pytest.raises(TeacherRefused, match=r"kind=openai or recorded"):
-        await bench.ask([ask_for(stranger)])
+        await bench.ask(strangers)
 
 
 async def test_it_counts_calls_and_duplicates(bench, tmp_path, serve, monkeypatch):
