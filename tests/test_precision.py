@@ -51,7 +51,7 @@ def test_a_format_that_was_asked_for_is_kept_and_warned_of_where_it_is_ten_times
 
 @pytest.mark.skipif(bool(list(Path("/dev").glob("nvidia*"))), reason="asks for a GPU that is not there")
 def test_where_nothing_can_be_timed_only_auto_is_refused(kept_rates: Path) -> None:
-    with pytest.raises(StudentError, match="set recipe.student.dtype to"):
+    with pytest.raises(StudentError, match=r"set recipe\.student\.dtype to"):
         precision("auto", device="cuda")
     assert precision("bfloat16", device="cuda") == Precision("bfloat16", bfloat16=None, float32=None)
 
