@@ -140,12 +140,14 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
     """Fetch a profile's student model and convert it once, without running anything else."""
     overrides = changes_of(profile, None)
     quiet_prefect(verbose=False)
-    from flows.progress import run_with_progress
-
     try:
-        console.print(asyncio.run(run_with_progress(profile, overrides, until="student", console=console)))
+        with Stoppable() as stoppable:
+            from flows.progress import run_with_progress
+
+            outcome = stoppable.run(run_with_progress(profile, overrides, until="student", console=console))
     except SocratuneError as error:
         stop(error)
+    console.print(outcome)
 
 
 @app.command()
