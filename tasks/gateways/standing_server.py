@@ -61,15 +61,16 @@ class StandingServer:
 
     def answer(self) -> Answer:
         """Who answers. The secret is shown only to a server that asks for one."""
-        health = _status(f"{self.api}/health")  # free of the secret
+        health = _asked(f"{self.api}/health")  # free of the secret
         if health is None:
             return Answer.NOBODY
-        if health != http.HTTPStatus.OK:
+        if health != (http.HTTPStatus.OK, b"true"):
             return Answer.STRANGER
         version = f"{self.api}/admin/version"
-        if _status(version) != http.HTTPStatus.UNAUTHORIZED:
+        if (refused := _asked(version)) is None or refused[0] != http.HTTPStatus.UNAUTHORIZED:
             return Answer.OPEN
-        return Answer.OURS if _status(version, secret=self.secret) == http.HTTPStatus.OK else Answer.FOREIGN
+        known = _asked(version, secret=self.secret)
+        return Answer.OURS if known is not None and known[0] == http.HTTPStatus.OK else Answer.FOREIGN
 
     def fault(self, answer: Answer) -> str:
         """What to tell of an answer."""
@@ -99,20 +100,20 @@ def _kept_secret(path: Path) -> str:
     return secret
 
 
-def _status(url: str, *, secret: str | None = None) -> int | None:
-    """The status that `url` is answered with, 0 for what is no HTTP, None where nobody listens."""
+def _asked(url: str, *, secret: str | None = None) -> tuple[int, bytes] | None:
+    """Status and body that `url` is answered with, status 0 for what is no HTTP; None where nobody listens."""
     headers = {"Authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(urllib.request.Request(url, headers=headers), timeout=10) as response:
-            return int(response.status)
+            return response.status, response.read(100)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code
+            return error.code, b""
     except urllib.error.URLError as error:
-        return None if isinstance(error.reason, ConnectionRefusedError) else 0
+        return None if isinstance(error.reason, ConnectionRefusedError) else (0, b"")
     except (OSError, http.client.HTTPException):
-        return 0
+        return 0, b""
 
 
 @dataclass(frozen=True)
