@@ -83,8 +83,8 @@ registered:
 	sed "s/EVALUATE/$$id/" deployments/automations/loop-accepted.yaml >$(LOGS)/loop-accepted.yaml; \
 	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }
 
-run:  ## run a deployment on the server of `make up` and watch it (DEPLOYMENT=full-pipeline/demo)
-	@$(STANDING) run $(BIN)/prefect deployment run '$(DEPLOYMENT)' --watch
+run:  ## run a deployment on the server of `make up` and watch it (DEPLOYMENT=full-pipeline/demo PARAM='overrides={"recipe.seed": 1}')
+	@$(STANDING) run $(BIN)/prefect deployment run '$(DEPLOYMENT)' $(if $(PARAM),--param '$(PARAM)') --watch
 
 down:  ## stop what `make up` started
 	@$(STANDING) stop

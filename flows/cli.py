@@ -27,7 +27,7 @@ app = typer.Typer(
     help=(
         "A small student model learns to reason by asking a stronger teacher.\n\n"
         "First run, with neither GPU nor key: [bold]socratune run demo[/bold]. "
-        "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
+        "In Prefect: [bold]make up[/bold], then [bold]make run[/bold]."
     ),
 )
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name in `socratune runs`, how that begins (demo: its newest), last, or a folder")]
