@@ -2,17 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-HOST := 127.0.0.1
 PORT ?= 4200
-API := http://$(HOST):$(PORT)/api
+DEPLOYMENT ?= full-pipeline/demo
 LOGS := data/logs
-HEALTHY = $(BIN)/python -c "import urllib.request as u; u.urlopen('$(API)/health')" 2>/dev/null
-# What a shell starts in the background ignores Ctrl-C's signal, which is what Prefect's processes turn a request to end into: they would live on.
-ENDABLE = nohup $(BIN)/python -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])'
+STANDING = $(BIN)/python -m tasks.gateways.standing_server --port $(PORT)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults up registered run down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -67,31 +64,30 @@ bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up
 bench-faults: install  ## 2,000 questions to a teacher that gets everything wrong at random: nothing lost, paid twice or let slip
 	$(BIN)/python -m tests.bench.faults $(BENCH)
 
-up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
-	mkdir -p $(LOGS)
-	$(HEALTHY) || { PREFECT_SERVER_UI_API_URL=$(API) $(ENDABLE) $(BIN)/prefect server start --host $(HOST) --port $(PORT) >$(LOGS)/server.log 2>&1 & echo $$! >$(LOGS)/server.pid; }
-	until $(HEALTHY); do sleep 1; done
-	export PREFECT_API_URL=$(API); set -e; \
-	$(BIN)/prefect work-pool create local --type process --overwrite; \
-	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local; \
-	$(BIN)/prefect automation inspect dead-runs >/dev/null 2>&1 || $(BIN)/prefect automation create --from-file deployments/automations/dead-runs.yaml; \
-	$(BIN)/prefect --no-prompt deploy --all; \
+up: install  ## start a Prefect server behind a secret (or use the one that runs), a work pool and a worker; deploy; say what to run
+	@mkdir -p $(LOGS)
+	@$(STANDING) server
+	@$(STANDING) run $(MAKE) --no-print-directory registered >$(LOGS)/up.log 2>&1 || { tail -n 20 $(LOGS)/up.log; echo "above is the end of $(LOGS)/up.log"; exit 1; } >&2
+	@$(STANDING) worker
+	@echo "The UI:  http://127.0.0.1:$(PORT)  (its password: cat data/.prefect-secret)"
+	@echo "Run:     make run$(if $(filter-out 4200,$(PORT)), PORT=$(PORT))  (full-pipeline/demo; DEPLOYMENT=self-guided/demo for another)"
+
+# What `make up` tells its server, whose address and secret stand in the environment.
+registered:
+	$(BIN)/prefect work-pool create local --type process --overwrite
+	$(BIN)/prefect work-queue create training --pool local --limit 1 || $(BIN)/prefect work-queue set-concurrency-limit training 1 --pool local
+	$(BIN)/prefect automation inspect dead-runs >/dev/null 2>&1 || $(BIN)/prefect automation create --from-file deployments/automations/dead-runs.yaml
+	$(BIN)/prefect --no-prompt deploy --all
 	$(BIN)/prefect automation inspect loop-accepted >/dev/null 2>&1 || { \
 	id=$$($(BIN)/prefect deployment inspect evaluate/evaluate --output json | $(BIN)/python -c "import json, sys; print(json.load(sys.stdin)['id'])"); \
 	sed "s/EVALUATE/$$id/" deployments/automations/loop-accepted.yaml >$(LOGS)/loop-accepted.yaml; \
-	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }; \
-	ps -p "$$(cat $(LOGS)/worker.pid 2>/dev/null)" -o args= 2>/dev/null | grep -q 'prefect worker start' || { \
-	$(ENDABLE) $(BIN)/prefect worker start --pool local >$(LOGS)/worker.log 2>&1 & echo $$! >$(LOGS)/worker.pid; }
-	@echo "The UI:  http://$(HOST):$(PORT)"
-	@echo "Run:     PREFECT_API_URL=$(API) $(BIN)/prefect deployment run 'full-pipeline/demo' --watch"
+	$(BIN)/prefect automation create --from-file $(LOGS)/loop-accepted.yaml; }
 
-down:  ## stop what `make up` started, the worker first: it tells the server
-	@for each in worker server; do \
-	[ -f $(LOGS)/$$each.pid ] || continue; \
-	pid=$$(cat $(LOGS)/$$each.pid); kill $$pid 2>/dev/null; \
-	for second in $$(seq 15); do kill -0 $$pid 2>/dev/null || break; sleep 1; done; \
-	kill -9 $$pid 2>/dev/null; rm $(LOGS)/$$each.pid; echo "stopped the $$each"; \
-	done
+run:  ## run a deployment on the server of `make up` and watch it (DEPLOYMENT=full-pipeline/demo PARAM='overrides={"recipe.seed": 1}')
+	@$(STANDING) run $(BIN)/prefect deployment run '$(DEPLOYMENT)' $(if $(PARAM),--param '$(PARAM)') --watch
+
+down:  ## stop what `make up` started
+	@$(STANDING) stop
 
 clean:  ## forget caches of the tools, not the artifacts
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

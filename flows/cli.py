@@ -27,7 +27,7 @@ app = typer.Typer(
     help=(
         "A small student model learns to reason by asking a stronger teacher.\n\n"
         "First run, with neither GPU nor key: [bold]socratune run demo[/bold]. "
-        "In Prefect: [bold]make up[/bold], then prefect deployment run 'full-pipeline/demo'."
+        "In Prefect: [bold]make up[/bold], then [bold]make run[/bold]."
     ),
 )
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name in `socratune runs`, how that begins (demo: its newest), last, or a folder")]
@@ -140,12 +140,14 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
     """Fetch a profile's student model and convert it once, without running anything else."""
     overrides = changes_of(profile, None)
     quiet_prefect(verbose=False)
-    from flows.progress import run_with_progress
-
     try:
-        console.print(asyncio.run(run_with_progress(profile, overrides, until="student", console=console)))
+        with Stoppable() as stoppable:
+            from flows.progress import run_with_progress
+
+            outcome = stoppable.run(run_with_progress(profile, overrides, until="student", console=console))
     except SocratuneError as error:
         stop(error)
+    console.print(outcome)
 
 
 @app.command()

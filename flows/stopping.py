@@ -1,4 +1,5 @@
 """How a command of the terminal is stopped: by Ctrl-C and SIGTERM within seconds, and so that nothing that it started outlives it, not even a SIGKILL.
+Its temporary Prefect server ends with it and listens to nobody else.
 
 The signals are blocked and a thread waits for them: no library's own handler (Prefect raises from one, in whatever frame runs) can drop them.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -58,7 +60,8 @@ class Stoppable:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`, whose temporary Prefect server, if any, ends with this process."""
+        """The result of `work`, whose temporary Prefect server, if any, listens to this process alone and ends with it."""
+        close_temporary_server()
         watch_temporary_server()
         return asyncio.run(self._follow(work))
 
@@ -93,6 +96,16 @@ class Stoppable:
         """Say so and be gone; the nursery, its children and the server end when their standard input closes."""
         os.write(2, f"\n{STOPPED}\n".encode())
         os._exit(128 + self._stopped_by)
+
+
+def close_temporary_server() -> None:
+    """Agree on a secret with the temporary server, where no other is named: without one any web page that is open during the run could use it."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        os.environ.update(dict.fromkeys(("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"), secrets.token_urlsafe(24)))
+        refresh_global_settings_context()
 
 
 def watch_temporary_server() -> None:

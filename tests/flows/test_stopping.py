@@ -1,4 +1,4 @@
-"""A run with Prefect's temporary server is stopped in teach: by Ctrl-C of a terminal's whole group, where SIGINT is ignored, by SIGTERM and by SIGKILL."""
+"""A run is stopped in teach: by Ctrl-C of a terminal's whole group, where SIGINT is ignored, by SIGTERM, SIGKILL. Its temporary server is closed to others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -36,7 +38,9 @@ def test_nothing_that_a_run_started_outlives_it(tmp_path: Path, schooled_student
         wait_for(lambda: process.poll() is not None or any((tmp_path / "root").glob("data/.work/*")))
         assert process.poll() is None, (tmp_path / "said").read_text()
         started = psutil.Process(process.pid).children(recursive=True)
-        assert any("create_app" in " ".join(each.cmdline()) for each in started)
+        [server] = [words for words in (each.cmdline() for each in started) if any("create_app" in word for word in words)]
+        with pytest.raises(urllib.error.HTTPError, match="401"):  # what a web page could ask, too
+            urllib.request.urlopen(f"http://127.0.0.1:{server[server.index('--port') + 1]}/api/admin/version")
         os.killpg(process.pid, number)
         assert process.wait(timeout=10) == code, (tmp_path / "said").read_text()
         assert not psutil.wait_procs(started, timeout=15)[1]
