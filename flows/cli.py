@@ -53,6 +53,7 @@ def run(
     quiet_prefect(verbose=verbose)
     try:
         with Stoppable() as stoppable:
+            stoppable.find_server()
             from flows.progress import run_with_progress
 
             outcome = stoppable.run(run_with_progress(profile, overrides, until=until, console=console))
@@ -142,6 +143,7 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
     quiet_prefect(verbose=False)
     try:
         with Stoppable() as stoppable:
+            stoppable.find_server()
             from flows.progress import run_with_progress
 
             outcome = stoppable.run(run_with_progress(profile, overrides, until="student", console=console))
@@ -211,6 +213,7 @@ def cross_validate(
     quiet_prefect(verbose=verbose)
     try:
         with Stoppable() as stoppable:
+            stoppable.find_server()
             from flows.progress import cross_validate_with_progress
 
             pooled = stoppable.run(cross_validate_with_progress(profile, overrides, folds=folds, console=console))

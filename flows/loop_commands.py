@@ -36,6 +36,7 @@ def loop(
     out = Console()
     try:
         with Stoppable() as stoppable:
+            stoppable.find_server()
             from flows.loop_progress import loop_with_progress
 
             made = stoppable.run(loop_with_progress(profile, overrides, rounds=rounds, console=console, width=out.width))

@@ -59,10 +59,9 @@ def any_terminal() -> None:
 
 
 def quiet_prefect(*, verbose: bool) -> None:
-    """Settings that Prefect reads when it is imported: no telemetry, patience at start-up, log lines only on request."""
+    """Settings that Prefect reads when it is imported: no telemetry, log lines only on request."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 
