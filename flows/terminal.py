@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -64,6 +65,14 @@ def quiet_prefect(*, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def say_begin(profile: str, overrides: dict[str, Any]) -> None:
+    """The first words of a command that takes seconds to begin. Raises ProfileError."""
+    root = Path(load_profile(profile, folder=PROFILES, overrides=overrides).execution.root).absolute()
+    console.print(
+        f"Starting {profile}: what is stored in {root} is reused; the Prefect server takes some seconds", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def stop(error: SocratuneError, *, code: int = 1) -> NoReturn:
