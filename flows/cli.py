@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from flows.ledger_commands import ledger_app
 from flows.list_commands import register_lists
 from flows.loop_commands import register_loop
 from flows.stopping import Stoppable
-from flows.terminal import Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, stop
+from flows.terminal import Changes, ProfileArgument, Verbose, any_terminal, changes_of, console, parse_changes, quiet_prefect, say_begin, stop
 from tasks.contracts.failures import DataError, ProfileError, SocratuneError
 
 app = typer.Typer(
@@ -53,12 +52,14 @@ def run(
     quiet_prefect(verbose=verbose)
     try:
         with Stoppable() as stoppable:
+            say_begin(profile, overrides)
+            stoppable.find_server()
             from flows.progress import run_with_progress
 
             outcome = stoppable.run(run_with_progress(profile, overrides, until=until, console=console))
     except SocratuneError as error:
         stop(error)
-    console.print(outcome)
+    console.print(outcome, crop=False)
 
 
 @app.command()
@@ -72,12 +73,14 @@ def plan(
     """
     overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
-    from flows.forecast import forecast_tables
-
     try:
-        console.print(asyncio.run(forecast_tables(profile, overrides)))
+        with Stoppable(orchestrated=False) as stoppable:
+            from flows.forecast import forecast_tables
+
+            tables = stoppable.run(forecast_tables(profile, overrides))
     except SocratuneError as error:
         stop(error)
+    console.print(tables)
 
 
 @app.command()
@@ -91,13 +94,15 @@ def audit(
     """
     overrides = changes_of(profile, changes)
     quiet_prefect(verbose=False)
-    from flows.audit import audit as audit_data
-    from flows.audit import audit_tables
-
     try:
-        console.print(audit_tables(asyncio.run(audit_data(profile, overrides))))
+        with Stoppable(orchestrated=False) as stoppable:
+            from flows.audit import audit as audit_data
+            from flows.audit import audit_tables
+
+            audited = stoppable.run(audit_data(profile, overrides))
     except SocratuneError as error:
         stop(error)
+    console.print(audit_tables(audited))
 
 
 @app.command()
@@ -112,10 +117,12 @@ def ask(
     It is loaded once for all of them. Examples: socratune ask demo "Could Julius Caesar have used a telephone?"; socratune ask last < questions.txt
     """
     quiet_prefect(verbose=False)
-    from flows.ask import ask_profile, shown_consultation
-
     try:
-        answered = asyncio.run(ask_profile(profile, parse_changes(changes or []), questions or _lines(), console=console))
+        asked, overrides = questions or _lines(), parse_changes(changes or [])
+        with Stoppable(orchestrated=False) as stoppable:
+            from flows.ask import ask_profile, shown_consultation
+
+            answered = stoppable.run(ask_profile(profile, overrides, asked, console=console))
     except SocratuneError as error:
         stop(error)
     if as_json:
@@ -142,6 +149,8 @@ def fetch(profile: Annotated[str, typer.Argument(help="The profile whose student
     quiet_prefect(verbose=False)
     try:
         with Stoppable() as stoppable:
+            say_begin(profile, overrides)
+            stoppable.find_server()
             from flows.progress import run_with_progress
 
             outcome = stoppable.run(run_with_progress(profile, overrides, until="student", console=console))
@@ -211,6 +220,8 @@ def cross_validate(
     quiet_prefect(verbose=verbose)
     try:
         with Stoppable() as stoppable:
+            say_begin(profile, overrides)
+            stoppable.find_server()
             from flows.progress import cross_validate_with_progress
 
             pooled = stoppable.run(cross_validate_with_progress(profile, overrides, folds=folds, console=console))

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from flows.stopping import Stoppable
-from flows.terminal import Changes, ProfileArgument, Verbose, changes_of, console, quiet_prefect, stop
+from flows.terminal import Changes, ProfileArgument, Verbose, changes_of, console, quiet_prefect, say_begin, stop
 from tasks.contracts.failures import DataError, SocratuneError
 
 
@@ -36,6 +36,8 @@ def loop(
     out = Console()
     try:
         with Stoppable() as stoppable:
+            say_begin(profile, overrides)
+            stoppable.find_server()
             from flows.loop_progress import loop_with_progress
 
             made = stoppable.run(loop_with_progress(profile, overrides, rounds=rounds, console=console, width=out.width))

@@ -17,11 +17,11 @@ _WIDE, _ROOMY = 100, 72  # columns from which every column fits, and from which 
 
 
 def results(report: Report, *, width: int) -> RenderableType:
-    """What a finished run comes to, for a terminal of `width` columns; what has no room is in the report."""
+    """What a finished run comes to, for a terminal of `width` columns, to be printed uncropped; what has no room is in the report."""
     summary = read_summary(report)
     reused = sum(line["cached"] for line in summary["stages"])
     foot = "everything was stored already; this is the report of then" if report.repeated else f"{reused} of {len(summary['stages'])} stages reused"
-    where = Text(f"Report: {report.html}", overflow="fold")
+    where = Text(f"Report: {report.html}", no_wrap=True, overflow="ignore")  # in one piece, to be copied; printed uncropped
     return Group(*result_tables(summary, width=width), *(Text(said) for said in summary["remarks"]), Text(foot), where)
 
 

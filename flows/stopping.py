@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import closing
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -22,19 +20,13 @@ Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = "stopped; run the same command again to go on from here"
 PATIENCE_SECONDS = 6.0  # for telling a server that the run was stopped
-# The temporary server ends with its standard input, as a nursery does. os.read: a buffered reader in a daemon thread can abort the interpreter's end.
-WATCHED_SERVER = (
-    "import os, runpy, signal, threading; "
-    "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]); "
-    "threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start(); "
-    "runpy.run_module('uvicorn', run_name='__main__', alter_sys=True)"
-)
 
 
 class Stoppable:
     """From entering on, before the slow imports (their threads inherit what is blocked), the first signal cancels what `run` runs; a second ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, orchestrated: bool = True) -> None:
+        self._server_answers: Callable[[], None] | None = None if orchestrated else lambda: None  # what only looks ahead needs no server
         self._main: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._lock = threading.Lock()
         self._stopped_by = 0
@@ -59,11 +51,20 @@ class Stoppable:
         signal.signal(signal.SIGINT, self._interrupted)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
+    def find_server(self) -> None:
+        """Start what takes longest, a temporary Prefect server, unless one is named; the slow imports go on meanwhile. Raises ServerError."""
+        if self._server_answers is None:
+            from tasks.orchestrator import find_server
+
+            self._server_answers = find_server()
+
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`, whose temporary Prefect server, if any, listens to this process alone and ends with it."""
-        close_temporary_server()
-        watch_temporary_server()
-        return asyncio.run(self._follow(work))
+        """The result of `work`, once there is a Prefect server for it where it needs one."""
+        with closing(work):
+            self.find_server()
+            assert self._server_answers is not None
+            self._server_answers()
+            return asyncio.run(self._follow(work))
 
     async def _follow(self, work: Coroutine[Any, Any, Result]) -> Result:
         task = asyncio.ensure_future(work)
@@ -96,38 +97,3 @@ class Stoppable:
         """Say so and be gone; the nursery, its children and the server end when their standard input closes."""
         os.write(2, f"\n{STOPPED}\n".encode())
         os._exit(128 + self._stopped_by)
-
-
-def close_temporary_server() -> None:
-    """Agree on a secret with the temporary server, where no other is named: without one any web page that is open during the run could use it."""
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url is None:
-        os.environ.update(dict.fromkeys(("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"), secrets.token_urlsafe(24)))
-        refresh_global_settings_context()
-
-
-def watch_temporary_server() -> None:
-    """Start Prefect's temporary server so that it neither dies of a terminal's signals before the run nor outlives it."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    SubprocessASGIServer._run_uvicorn_command = _start_watched  # type: ignore[method-assign, assignment]
-
-
-def _start_watched(server: Any) -> subprocess.Popen[Any]:
-    import prefect
-    from prefect.settings import get_current_settings
-
-    options = {"--app-dir": str(prefect.__module_path__.parent), "--host": "127.0.0.1", "--port": str(server.port), "--log-level": "error", "--lifespan": "on"}
-    flags = [word for pair in options.items() for word in pair]
-    ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-    theirs, _ours = os.pipe()  # ours stays open as long as this process lives
-    process = subprocess.Popen(
-        [sys.executable, "-c", WATCHED_SERVER, *flags, "--factory", "prefect.server.api.server:create_app"],
-        stdin=theirs,
-        env={**os.environ, **ephemeral, **get_current_settings().to_environment_variables(exclude_unset=True)},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -59,12 +60,19 @@ def any_terminal() -> None:
 
 
 def quiet_prefect(*, verbose: bool) -> None:
-    """Settings that Prefect reads when it is imported: no telemetry, patience at start-up, log lines only on request."""
+    """Settings that Prefect reads when it is imported: no telemetry, log lines only on request."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def say_begin(profile: str, overrides: dict[str, Any]) -> None:
+    """The first words of a command that takes seconds to begin. Raises ProfileError."""
+    root = Path(load_profile(profile, folder=PROFILES, overrides=overrides).execution.root).absolute()
+    console.print(
+        f"Starting {profile}: what is stored in {root} is reused; the Prefect server takes some seconds", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def stop(error: SocratuneError, *, code: int = 1) -> NoReturn:

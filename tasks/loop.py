@@ -23,7 +23,6 @@ from tasks.contracts.rows import Pair, Prediction, Verdict
 from tasks.foresee import foreseen
 from tasks.logic.gates import hardest_third
 from tasks.logic.loops import Turn, best_round, lineage, made_up, next_turn, stop_reason
-from tasks.logic.report.loop_page import render_loop
 from tasks.logic.report.loop_words import loop_rows
 from tasks.logic.rounds import Entry, Evidence, given_up, judged, opening
 from tasks.logic.scores import compare
@@ -75,6 +74,8 @@ async def opened(context: Context, *, profile: str, recipe: Recipe, start: Model
 @task(name="gate", task_run_name="gate of round {loop.turn.number}", persist_result=False)
 async def conclude(context: Context, *, loop: Opened, recipe: Recipe, origin: Origin, made: RoundMade | None, why: str) -> Firing:
     """Judge the round, keep its row, move the pointer, write the page. Without `made` the round came to no student, and `why` says so."""
+    from tasks.logic.report.loop_page import render_loop
+
     root, folder = context.root, loop.folder
     start, dev_attempts = root.read(origin.read, Prediction), root.read(origin.dev_attempts, Attempt)
     readings: dict[str, Sequence[Prediction]] = {START: start}

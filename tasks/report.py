@@ -21,7 +21,6 @@ from tasks.logic.examples import counterfactual_examples, sft_examples
 from tasks.logic.report.assemble import run_summary, run_view
 from tasks.logic.report.facts import Made, RunFacts
 from tasks.logic.report.prediction_files import prediction_files
-from tasks.logic.report.render import render_report
 from tasks.logic.report.summary import summary_json
 from tasks.stage import Context
 
@@ -31,6 +30,8 @@ async def write_report(
     context: Context, *, profile: Profile, overrides: Mapping[str, Any], corpus: Corpus, students: Students, findings: Findings, started: datetime
 ) -> Report:
     """Write `data/runs/<profile>-<utc>/`; an artifact made before `started` counts as cached."""
+    from tasks.logic.report.render import render_report
+
     root = context.root
     facts = RunFacts(
         profile=profile,

@@ -17,6 +17,7 @@ SocratuneError
 ├── GuardError              a preflight guard found a silent fault before it cost anything
 │   └── UnbalancedCorpus    a filter moved the class shares further than the recipe allows
 ├── StudentError            a student cannot be fetched, checked or loaded
+├── ServerError             no Prefect server answers
 └── JobFailed               a training job ended badly; carries the end of its log
 """
 
@@ -114,6 +115,10 @@ class UnbalancedCorpus(GuardError):
 
 class StudentError(SocratuneError):
     """A student model that cannot be fetched, checked or loaded."""
+
+
+class ServerError(SocratuneError):
+    """No Prefect server answers where one is named, or the temporary one did not come up."""
 
 
 class JobFailed(SocratuneError):

@@ -13,7 +13,6 @@ from tasks.gateways.credentials import key_fault, url_fault
 from tasks.gateways.openai_teacher import OpenAITeacher
 from tasks.gateways.prices import Price, given_price, published_price
 from tasks.gateways.recorded_teacher import RecordedTeacher
-from tasks.gateways.simulated_teacher import SimulatedTeacher
 from tasks.gateways.teacher import Settings, Teacher
 
 SIMULATED = "simulated"  # how the names of simulated models begin
@@ -58,6 +57,8 @@ def open_teacher(recipe: TeacherRecipe, *, recordings: Sequence[Path], pace: Tea
     if recipe.kind == "recorded":
         return RecordedTeacher(recordings, settings=settings_of(recipe))
     if recipe.kind == "simulated":
+        from tasks.gateways.simulated_teacher import SimulatedTeacher
+
         error_rate, no_bias = recipe.error_rate or 0.0, recipe.no_bias or 0.0  # load_profile has refused null
         return SimulatedTeacher(error_rate=error_rate, no_bias=no_bias, timeout_seconds=pace.timeout_seconds, seed=seed)
     return OpenAITeacher(timeout_seconds=pace.timeout_seconds, tries=pace.tries)

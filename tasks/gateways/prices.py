@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from genai_prices import Usage, calc_price
-
 from tasks.contracts.execution import TokenPrice
 
 BATCH_SHARE = 0.5  # OpenAI's Batch API bills half of every token price (platform.openai.com/docs/guides/batch, as of 2026-11)
@@ -39,9 +37,9 @@ FREE = Price(input=0.0, cached_input=0.0, output=0.0, origin="free")
 def published_price(model: str) -> Price | None:
     """The list price of an OpenAI model; None when the table does not know it."""
     try:
-        cost_in = _cost(model, Usage(input_tokens=_PROBE))
-        cost_cached = _cost(model, Usage(input_tokens=_PROBE, cache_read_tokens=_PROBE))
-        cost_out = _cost(model, Usage(input_tokens=_PROBE, output_tokens=_PROBE)) - cost_in
+        cost_in = _cost(model)
+        cost_cached = _cost(model, cache_read_tokens=_PROBE)
+        cost_out = _cost(model, output_tokens=_PROBE) - cost_in
     except LookupError:
         return None
     return Price(input=cost_in, cached_input=min(cost_cached or cost_in, cost_in), output=cost_out, origin=f"genai-prices {version('genai-prices')}")
@@ -53,6 +51,9 @@ def given_price(given: TokenPrice) -> Price:
     return Price(input=given.input, cached_input=cached, output=given.output, origin="execution.teacher.price")
 
 
-def _cost(model: str, usage: Usage) -> float:
-    """Dollars per million tokens of one kind."""
+def _cost(model: str, **further: int) -> float:
+    """Dollars per million tokens of one kind: of the prompt alone, or with `further` tokens."""
+    from genai_prices import Usage, calc_price
+
+    usage = Usage(input_tokens=_PROBE, **further)
     return float(calc_price(usage, model_ref=model, provider_id="openai").total_price) * 1e6 / _PROBE
