@@ -12,7 +12,7 @@ ENDABLE = nohup $(BIN)/python -c 'import os, signal, sys; signal.signal(signal.S
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults up down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults bench-signals up down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -66,6 +66,9 @@ bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up
 
 bench-faults: install  ## 2,000 questions to a teacher that gets everything wrong at random: nothing lost, paid twice or let slip
 	$(BIN)/python -m tests.bench.faults $(BENCH)
+
+bench-signals: install  ## 100 signals at random moments of runs with either Prefect server: everything gone in seconds, nothing paid twice
+	$(BIN)/python -m tests.bench.signals $(BENCH)
 
 up: install  ## start a Prefect server (or use the one that runs), a work pool and a worker; deploy; say what to run
 	mkdir -p $(LOGS)
