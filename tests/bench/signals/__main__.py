@@ -22,6 +22,7 @@ from tests.bench.signals.standing import standing_server
 from tests.schooled_student import make_schooled_student
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+TURNS = ("start", "teach", "teach", "teach", "training", "training", "prediction", "prediction", "training", "prediction", "draft")
 KINDS = ("temporary", "standing")
 COLUMNS = "| server | signal | in | n | gone after, median | longest | lines after, most | calls after, most | misses |"
 
@@ -46,7 +47,8 @@ def main() -> None:
                 series(place_of_its_own, name=kind, student=student, api=api) as struck,
             ):
                 for number in range(place, options.signals, len(kinds)):
-                    blow = struck.strike(SIGNALS[number // len(kinds) % len(SIGNALS)], luck=luck)
+                    turn = number // len(kinds)
+                    blow = struck.strike(SIGNALS[turn % len(SIGNALS)], part=TURNS[turn % len(TURNS)], luck=luck)
                     sys.stdout.write(f"{blow.in_words()}\n")
                     sys.stdout.flush()
                     blows.append(blow)

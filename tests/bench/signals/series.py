@@ -27,13 +27,15 @@ GONE_WITHIN = {signal.SIGINT: 10.0, signal.SIGTERM: 10.0, signal.SIGKILL: 15.0} 
 MOST_LINES = 3  # after the signal: an empty one, the last one, and one that was on its way
 ON_THE_WAY = 1.0  # seconds after the signal in which a call may still arrive that was sent before it was heard
 GIVEN_UP = 60.0  # seconds after which what still lives is killed
-EARLY = 0.15  # share of the blows while the run starts
-SPAN = 12.0  # seconds over which the others fall
+SPAN = 6.0  # seconds over which the signals of a part fall
 IN_FLIGHT = 4
-START = "start"  # the part of a run before its first stage
 MARK = "SIGNALS_BENCH"
 LATENCY = 0.8  # seconds, so that teaching lasts
-PARTS = {"teach": "teach", "select": "teach", "finetune": "training", "pair": "training", "align": "training", "predict": "prediction"}
+ORDER = ("start", "draft", "teach", "training", "prediction", "end")
+STAGES = {
+    "sample": "draft", "draft": "draft", "select": "teach", "teach": "teach", "curate": "teach", "finetune": "training", "pair": "training",
+    "align": "training", "predict": "prediction",
+}  # fmt: skip
 CHANGES: dict[str, Any] = {
     "recipe.teacher.kind": "openai", "recipe.teacher.model": "gpt-4", "recipe.teacher.error_rate": None, "recipe.teacher.no_bias": None,
     "execution.teacher.price": {"input": 1.0, "cached_input": None, "output": 2.0}, "execution.teacher.max_in_flight": IN_FLIGHT,
@@ -81,15 +83,13 @@ class Series:
     seed: int = 0
     struck_in_teach: int = 0
 
-    def strike(self, number: signal.Signals, *, luck: random.Random) -> Blow:
-        """Run, send the signal at a random moment, and look. A run that ends before it makes way for one of the next seed."""
+    def strike(self, number: signal.Signals, *, part: str, luck: random.Random) -> Blow:
+        """Run, send the signal at a random moment from the beginning of `part` on, and look. A run that ends before it makes way for one of the next seed."""
         while True:
-            mark = uuid.uuid4().hex
-            early, delay = luck.random() < EARLY, luck.random() * SPAN
+            mark, delay = uuid.uuid4().hex, luck.random() * SPAN
             with self._running(mark) as process:
                 begun = time.monotonic()
-                if not early:
-                    _wait(process, lambda: self._part() != START)
+                _wait(process, lambda: ORDER.index(self._part()) >= ORDER.index(part))
                 self._pass(process, delay)
                 if process.poll() is None:
                     return self._struck(process, number, mark=mark, moment=time.monotonic() - begun)
@@ -151,9 +151,9 @@ class Series:
         return self.log.read_text(errors="replace").splitlines()
 
     def _part(self) -> str:
-        """What the run said last that it started."""
-        stages = [line.split()[0].rstrip(":") for line in self._lines() if ": started" in line]
-        return PARTS.get(stages[-1], "the rest") if stages else START
+        """Where the run is: what it said last that it started, of what belongs to a part."""
+        said = [STAGES.get(line.split()[0].rstrip(":"), "") for line in self._lines() if ": started" in line]
+        return next((part for part in reversed(said) if part), ORDER[0])
 
     def _kept(self) -> int:
         with closing(sqlite3.connect(self.pipeline.root / "data" / "ledger.sqlite")) as db:
