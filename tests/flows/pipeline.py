@@ -18,6 +18,7 @@ import psutil
 PROJECT = Path(__file__).resolve().parents[2]
 PROFILE = PROJECT / "tests" / "profiles" / "tiny.yaml"
 PATIENCE_SECONDS = 240
+LOOK_EVERY_SECONDS = 0.02
 
 
 @dataclass
@@ -100,3 +101,4 @@ def wait_for(condition: Callable[[], bool]) -> None:
     limit = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < limit, "waited too long"
+        time.sleep(LOOK_EVERY_SECONDS)  # what is waited for needs the processor
