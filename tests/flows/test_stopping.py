@@ -85,5 +85,8 @@ def test_a_temporary_server_ends_with_its_run(tmp_path: Path, monkeypatch: pytes
     home = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
     with started([sys.executable, *before, "-c", WORK], tmp_path, **home) as process:
         children = children_with(process, SERVER)
-        os.killpg(process.pid, number)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
         assert_stopped(process, children, tmp_path, code=code)
