@@ -56,6 +56,7 @@ class Pipeline:
         command = self.command(until=until, changes=changes)
         done = subprocess.run(command, cwd=PROJECT, env=self.whole_environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
         return " ".join(done.stderr.split())
 
     def run(self, *, until: str = "report", changes: Mapping[str, Any] | None = None) -> None:

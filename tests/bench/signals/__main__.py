@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--server", choices=KINDS, help="only with this one")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the server and the run end too
     kinds = [options.server] if options.server else list(KINDS)
     blows: list[Blow] = []
     faults: list[str] = []
