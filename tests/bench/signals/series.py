@@ -31,7 +31,7 @@ SPAN = 6.0  # seconds over which the signals of a part fall
 IN_FLIGHT = 4
 MARK = "SIGNALS_BENCH"
 LATENCY = 0.8  # seconds, so that teaching lasts
-ORDER = ("start", "draft", "teach", "training", "prediction", "end")
+ORDER = ("nothing yet", "start", "draft", "teach", "training", "prediction", "end")
 STAGES = {
     "sample": "draft", "draft": "draft", "select": "teach", "teach": "teach", "curate": "teach", "finetune": "training", "pair": "training",
     "align": "training", "predict": "prediction",
@@ -150,9 +150,9 @@ class Series:
         return self.log.read_text(errors="replace").splitlines()
 
     def _part(self) -> str:
-        """Where the run is: what it said last that it started, of what belongs to a part."""
+        """Where the run is: what it said last that it started, of what belongs to a part. Before its first words it is Python that is interrupted."""
         said = [STAGES.get(line.split()[0].rstrip(":"), "") for line in self._lines() if ": started" in line]
-        return next((part for part in reversed(said) if part), ORDER[0])
+        return next((part for part in reversed(said) if part), ORDER[bool(self._lines())])
 
     def _kept(self) -> int:
         with closing(sqlite3.connect(self.pipeline.root / "data" / "ledger.sqlite")) as db:
