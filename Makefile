@@ -9,7 +9,7 @@ STANDING = $(BIN)/python -m tasks.gateways.standing_server --port $(PORT)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults bench-start up registered run down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults bench-start bench-signals up registered run down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -66,6 +66,9 @@ bench-faults: install  ## 2,000 questions to a teacher that gets everything wron
 
 bench-start: install  ## imports beside Prefect's own, seconds to the first words and of a run that finds everything stored (BENCH=--demo for the demo)
 	$(BIN)/python -m tests.bench.start $(BENCH)
+
+bench-signals: install  ## 100 signals at random moments of runs with either Prefect server: everything gone in seconds, nothing paid twice
+	$(BIN)/python -m tests.bench.signals $(BENCH)
 
 up: install  ## start a Prefect server behind a secret (or use the one that runs), a work pool and a worker; deploy; say what to run
 	@mkdir -p $(LOGS)

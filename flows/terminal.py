@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -60,11 +61,14 @@ def any_terminal() -> None:
 
 
 def quiet_prefect(*, verbose: bool) -> None:
-    """Settings that Prefect reads when it is imported: no telemetry, log lines only on request."""
+    """Settings that Prefect reads when it is imported: no telemetry, log lines only on request, a run's own only in its Logs tab."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+        for runs in ("flow_runs", "task_runs"):
+            os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{runs.upper()}_LEVEL", "INFO")
+            logging.getLogger(f"prefect.{runs}").propagate = False  # to the terminal, which tells them in its own way
 
 
 def say_begin(profile: str, overrides: dict[str, Any]) -> None:

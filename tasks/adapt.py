@@ -10,7 +10,7 @@ from tasks.logic.arms import adaptive, adaptive_cost
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("adapt", version=2, run_name="adapt {model} on {split}")
+@table_stage("adapt", version=3, run_name="adapt {model} on {split}")
 async def adapt(
     work: Work, *, model: str, split: str, read: TableRef[Prediction], dev: TableRef[Prediction], questions: int, calibrate: bool
 ) -> Table[Prediction]:

@@ -11,7 +11,7 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Model, Work, model_stage
 
 
-@model_stage("align", version=4, run_name="align on {pairs.stage}s")
+@model_stage("align", version=5, run_name="align on {pairs.stage}s")
 async def align(
     work: Work,
     *,

@@ -18,7 +18,7 @@ from tasks.stage import Table, Work, table_stage
 BEFORE, AFTER = "track_b", "aligned"
 
 
-@table_stage("attribute", version=2, run_name="attribute {split}")
+@table_stage("attribute", version=3, run_name="attribute {split}")
 async def attribute(
     work: Work,
     *,

@@ -12,7 +12,7 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("draft", version=4, run_name="draft {split}")
+@table_stage("draft", version=5, run_name="draft {split}")
 async def draft(
     work: Work,
     *,

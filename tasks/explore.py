@@ -17,7 +17,7 @@ from tasks.logic.exploring import attempts, explored, explored_questions, extra_
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("explore", version=1, run_name="explore {split}")
+@table_stage("explore", version=2, run_name="explore {split}")
 async def explore(
     work: Work,
     *,

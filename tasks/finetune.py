@@ -13,7 +13,7 @@ from tasks.logic.examples import counterfactual_examples, sft_examples, training
 from tasks.stage import Context, Model, Work, model_stage
 
 
-@model_stage("finetune", version=5, run_name="finetune {track}")
+@model_stage("finetune", version=6, run_name="finetune {track}")
 async def finetune(
     work: Work,
     *,

@@ -15,7 +15,7 @@ from tasks.logic.gauging import gauged, gauged_texts, read_by
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("gauge", version=1, run_name="gauge a round's student")
+@table_stage("gauge", version=2, run_name="gauge a round's student")
 async def gauge(
     work: Work,
     *,

@@ -17,7 +17,7 @@ from tasks.logic.round_pairs import paired, round_pairs, that_fit, with_replay
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("pair", version=2, run_name="pair")
+@table_stage("pair", version=3, run_name="pair")
 async def pair(
     work: Work,
     *,
@@ -53,7 +53,7 @@ async def pair(
     return Table(pairs, Pair, summary)
 
 
-@table_stage("pair-no-draft", version=1, run_name="pair without drafts")
+@table_stage("pair-no-draft", version=2, run_name="pair without drafts")
 async def pair_no_draft(
     work: Work,
     *,
@@ -74,7 +74,7 @@ async def pair_no_draft(
     return Table(read_rows(work.folder / referenced.out, Pair), Pair, {**counts, "turned_away": _too_long(referenced)})
 
 
-@table_stage("pair-round", version=1, run_name="pair {attempts.rows} samples")
+@table_stage("pair-round", version=2, run_name="pair {attempts.rows} samples")
 async def pair_round(
     work: Work,
     *,

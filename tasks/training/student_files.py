@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tasks.contracts.failures import StudentError
 
+TODAY = date(2024, 7, 26)  # of every template that prints the date: a student is asked tomorrow in the words that it was taught today (Meta's own default)
+CLOCK = "strftime_now"  # how a chat template asks what day it is
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _INDEX = "model.safetensors.index.json"
 _ADVICE = "copy the folder again, or set recipe.student.model to another one"
@@ -29,6 +33,12 @@ def check_student(folder: Path, *, quantization: str) -> None:
     if not any((folder / name).exists() for name in _TOKENIZERS):
         raise StudentError(f"{folder} has no tokenizer (none of {', '.join(_TOKENIZERS)}); copy the one of its model into the folder")
     _check_weights(folder)
+
+
+def prompt_date(folder: Path) -> str:
+    """The day that every prompt of the student names where its chat template asks for the date, "" where it does not."""
+    files = [*(folder / name for name in _TEMPLATES), *folder.glob("additional_chat_templates/*")]
+    return TODAY.isoformat() if any(CLOCK in path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()) else ""
 
 
 def _check_quantization(folder: Path, given: object, *, quantization: str) -> None:

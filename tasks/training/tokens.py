@@ -6,18 +6,17 @@ Prompt and completion are tokenised apart and joined as ids: what a student is t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tasks.contracts.failures import StudentError
+from tasks.training.student_files import CLOCK, TODAY
 
-TODAY = date(2024, 7, 26)  # of every template that prints the date: a student is asked tomorrow in the words that it was taught today (Meta's own default)
 _CODES = ("%d", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%j", "%H", "%I", "%M", "%S", "%p", "%D", "%F", "%x", "%X", "%c")
 _WORDS = {"%-d": str(TODAY.day), "%-m": str(TODAY.month), **{code: TODAY.strftime(code) for code in _CODES}}
 _FIXED = "".join(f" | replace('{code}', '{words}')" for code, words in _WORDS.items())
-_DATED = "{%- macro strftime_now(format) -%}{{ format" + _FIXED + " }}{%- endmacro %}"  # stands before such a template, in place of its own clock
+_DATED = f"{{%- macro {CLOCK}(format) -%}}{{{{ format" + _FIXED + " }}{%- endmacro %}"  # stands before such a template, in place of its own clock
 _PROBE = "7"  # an assistant turn whose end is looked for in the rendered chat
 
 
@@ -95,5 +94,5 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, answer: bool) -> str:
     """Turns in the words of the chat template; on TODAY, where it asks what day it is."""
     template = tokenizer.chat_template
-    fixed = _DATED + template if isinstance(template, str) and "strftime_now" in template else None
+    fixed = _DATED + template if isinstance(template, str) and CLOCK in template else None
     return str(tokenizer.apply_chat_template(turns, chat_template=fixed, tokenize=False, add_generation_prompt=answer))

@@ -18,6 +18,7 @@ import psutil
 PROJECT = Path(__file__).resolve().parents[2]
 PROFILE = PROJECT / "tests" / "profiles" / "tiny.yaml"
 PATIENCE_SECONDS = 240
+LOOK_EVERY_SECONDS = 0.02
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Pipeline:
         command = self.command(until=until, changes=changes)
         done = subprocess.run(command, cwd=PROJECT, env=self.whole_environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
         return " ".join(done.stderr.split())
 
     def run(self, *, until: str = "report", changes: Mapping[str, Any] | None = None) -> None:
@@ -100,3 +102,4 @@ def wait_for(condition: Callable[[], bool]) -> None:
     limit = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < limit, "waited too long"
+        time.sleep(LOOK_EVERY_SECONDS)  # what is waited for needs the processor

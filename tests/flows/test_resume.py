@@ -14,12 +14,14 @@ import psutil
 import pytest
 from pptx import Presentation
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from tasks.contracts.artifacts import ArtifactRoot
 from tasks.contracts.outcomes import Findings
 from tasks.contracts.rows import Prediction
 from tasks.gateways.simulated_teacher import SimulatedServer
 from tasks.logic.benchmarks.strategyqa import score
+from tests.flows.conftest import KEY, THOUGHT
 from tests.flows.pipeline import Pipeline, wait_for
 from tests.training.jobs import workers
 
@@ -133,15 +135,14 @@ def test_a_change_recomputes_what_it_touches(pipeline: Pipeline, change: dict[st
     assert made.items() <= pipeline.made_at().items()
 
 
-async def test_the_key_is_nowhere(pipeline: Pipeline) -> None:
-    key = pipeline.environment["OPENAI_API_KEY"]
-    assert not [path for path in pipeline.root.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+async def test_neither_key_nor_thoughts_are_anywhere_and_the_log_tells_the_stages(pipeline: Pipeline) -> None:
+    database = Path(PREFECT_SERVER_DATABASE_CONNECTION_URL.value().partition("///")[2])
+    files = [path for folder in (pipeline.root, database.parent) for path in folder.rglob("*") if path.is_file()]
+    assert {"prefect-test.db", "ledger.sqlite", "report.html"} <= {path.name for path in files}
+    assert not [path for path in files if {KEY.encode() in (held := path.read_bytes()), THOUGHT.encode() in held} != {False}]
     async with get_client() as client:
-        shown = [
-            await client.read_flow_runs(limit=200),
-            await client.read_task_runs(limit=200),
-            await client.read_artifacts(limit=200),
-            await client.read_logs(limit=200),
-        ]
-    assert all(shown[:3])
-    assert key not in repr(shown)
+        logs = [each.message for each in await client.read_logs(limit=200)]
+        shown = [await client.read_flow_runs(limit=200), await client.read_task_runs(limit=200), await client.read_artifacts(limit=200), logs]
+    assert all(shown)
+    assert any(line.startswith("teach: finished in ") for line in logs)
+    assert not any(secret in repr(shown) for secret in (KEY, THOUGHT))

@@ -13,6 +13,7 @@ from tasks.contracts.failures import BudgetReached, TeacherRefused
 from tasks.contracts.rows import Outcome
 from tasks.gateways.batch_caller import FIRST_LINES
 from tasks.gateways.ledger import Ledger
+from tasks.gateways.ledger_files import export_ledger
 from tasks.gateways.openai_teacher import PAGE_TRIES
 from tasks.gateways.outset import AT_FIRST, IN_VAIN
 from tasks.gateways.prices import Price
@@ -87,6 +88,19 @@ async def test_every_odd_answer_is_the_row_that_it_should_be(way, serve, as_json
     left = b"".join(path.read_bytes() for path in bench.ledger.parent.iterdir() if path.is_file())
     assert THOUGHT.encode() not in left
     assert THOUGHT not in repr(answers)
+    again = await _replayed(bench, wanted)
+    for case, first, second in zip(cases, answers[1:], again[1:], strict=True):
+        assert case.status != 200 or (case.name, second.outcome, second.text, second.note) == (case.name, first.outcome, first.text, first.note)
+
+
+async def _replayed(bench: Bench, wanted):
+    """The answers of a teacher that has no more than what the ledger exports."""
+    export = bench.ledger.parent / "export.parquet"
+    with Ledger(bench.ledger, budget_usd=None) as ledger:
+        export_ledger(ledger, export)
+    settings = replace(bench.settings, attempts=1)
+    other = replace(bench, ledger=bench.ledger.parent / "other.sqlite", settings=settings, price=None)
+    return (await other.ask(wanted, teacher=RecordedTeacher([export], settings=settings)))[0]
 
 
 async def _in_batches(bench: Bench, wanted):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from tasks.contracts.jobs import Job, Step
 from tasks.training import launch, nursery
 from tasks.training.launch import run_job
 from tasks.training.nursery import Nurseries
+from tests.flows.pipeline import wait_for
 from tests.training.jobs import PLAIN, align_recipe, align_step, answer_step, examples, pairs, reference_step, requests, sft_step, weights, workers
 
 pytestmark = pytest.mark.skipif(launch._may_have_gpu(), reason="no warm starts where a GPU may be used")
@@ -155,6 +158,28 @@ def test_a_nursery_that_cannot_fork_safely_costs_time_and_one_line(tiny, tmp_pat
     assert (tmp_path / result.out).is_file()
     assert len(caplog.records) == 1
     assert told in (tmp_path / "log.txt").read_text()
+
+
+ENDLESS = "import pathlib, time; pathlib.Path({!r}).touch(); time.sleep(600)"
+PARENT = """
+import os, pathlib, sys
+from tasks.training import nursery
+nursery.COMMON = ("strange",)
+nursery.Nurseries().fork(pathlib.Path(), kinds=["answer"], log=open(os.devnull, "wb"), cwd=pathlib.Path(), environment=dict(os.environ))
+sys.stdin.read()
+"""
+
+
+def test_a_nursery_that_still_loads_ends_with_its_parent(tmp_path):
+    loading = tmp_path / "loading"
+    (tmp_path / "strange.py").write_text(ENDLESS.format(str(loading)))
+    path = os.pathsep.join([str(tmp_path), str(launch.PROJECT)])
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=launch.PROJECT, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as parent:
+        wait_for(loading.exists)
+        children = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert children
+    assert not psutil.wait_procs(children, timeout=15)[1]
 
 
 def test_children_draw_apart():

@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tasks.contracts.failures import StudentError
+from tasks.training.student_files import prompt_date
 from tasks.training.tokens import end_ids, prompt_ids, render_prompt, tokenize_example
 
 
@@ -87,3 +88,10 @@ def test_a_template_that_prints_the_date_prints_the_same_one_every_day(tokenizer
     tokenizer.chat_template = f"Today: {printed}!\n" + tokenizer.chat_template
     assert render_prompt(tokenizer, "Is it?") == f"Today: {words}!\n" + plain
     assert end_ids(tokenizer) == ends
+
+
+def test_the_date_of_a_templates_prompts_is_known_from_its_folder(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "plain")
+    tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y') }}!\n" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "dated")
+    assert (prompt_date(tmp_path / "plain"), prompt_date(tmp_path / "dated")) == ("", "2024-07-26")

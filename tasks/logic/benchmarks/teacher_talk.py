@@ -63,10 +63,13 @@ _SYSTEMS = {  # by ask, as_json
 }
 _SYSTEM_CHECK_SCHEMA = f"{_CHECK} Reply with one JSON object: verdict, which is yes, no or open."
 
-_SECTION = re.compile(r"^#+\s*(.+?)\s*$", re.MULTILINE)
-_EXCHANGE = re.compile(r"^[\s*-]*Q\d*[.:)]\s*[*_]*\s*(.+?)\s*$\s*^[\s*-]*A\d*[.:)]\s*[*_]*\s*(.+?)\s*$", re.MULTILINE)
-_SUBQUESTION = re.compile(r"^\s*Q\d+[.:)]\s*(.+?)\s*$", re.MULTILINE)
-_LAST_LINE = re.compile(r"^[\s*_]*final(?:\s+answer)?[*_\s]*:.*", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+# Replies may be long and odd: no pattern looks at a stretch of text twice. `*+` never gives back, and what begins a line does not reach into the next.
+_SECTION = re.compile(r"^#++\s*+(.*\S)", re.MULTILINE)
+_BULLET = r"^(?:[*-]|[^\S\n])*+"
+_REST = r"[.:)]\s*+[*_]*+\s*+(.*\S)"
+_EXCHANGE = re.compile(rf"{_BULLET}Q\d*+{_REST}\s*{_BULLET}A\d*+{_REST}", re.MULTILINE)
+_SUBQUESTION = re.compile(r"^[^\S\n]*+Q\d++[.:)]\s*+(.*\S)", re.MULTILINE)
+_LAST_LINE = re.compile(r"^(?:[*_]|[^\S\n])*+final(?:\s+answer)?[*_\s]*+:.*", re.IGNORECASE | re.MULTILINE | re.DOTALL)
 _STATED = re.compile(
     r"(?:\b(?:so|thus|therefore|hence|in conclusion|overall|based on (?:this|the) (?:analysis|information))\b,?\s*)?"
     r"\b(?:the|my) (?:final )?answer (?:is|would be)\b[\s:]*[*_\[(\"“']*(yes|no)\b[*_\])\"”']*(?:\s*[,.;:!]+|\s+(?:because|since|as)\b)?\s*",
@@ -74,7 +77,7 @@ _STATED = re.compile(
 )
 _LEADING = re.compile(r"^[\s*_]*(yes|no)\b[*_]*\s*[,.;:!-]+\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"([,;–-]\s*)?\b(?:so|thus|hence|therefore),?\s*[*_]*(?:yes|no)[*_]*\s*(?=[.!]|$)", re.IGNORECASE)
-_EMPTY = re.compile(r"\W*(?:yes|no|\d+[.)]?)?\W*", re.IGNORECASE)  # nothing left but a verdict or a list number
+_EMPTY = re.compile(r"\W*+(?:yes|no|\d+[.)]?)?\W*+", re.IGNORECASE)  # nothing left but a verdict or a list number
 _KEY = re.compile(r"[{,]\s*\"(?:questions|reasoning|verdict)\"\s*:")
 _REFERENCE = re.compile(r"#\s*(\d+)")
 _STOP = frozenset([

@@ -16,6 +16,8 @@ def notes(facts: RunFacts) -> tuple[str, ...]:
     student = facts.named(f"student {recipe.student.model}").summary if any(each.name.startswith("student ") for each in facts.artifacts) else {}
     if student and not student["pinned"]:
         found.append(f"The student was not pinned to a revision; this run used commit {student['commit'] or 'unknown'}. Pin it with recipe.student.revision.")
+    if student and student["prompt_date"]:
+        found.append(f"The student's chat template prints today's date: every prompt of this run, in training and in reading, says {student['prompt_date']}.")
     if recipe.grade.split == "dev" and recipe.align.select_questions and facts.was_aligned:
         found.append(
             f"The aligned model's epoch was chosen on the first {recipe.align.select_questions} dev questions, which are read here too: "

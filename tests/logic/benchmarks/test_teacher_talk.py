@@ -122,6 +122,20 @@ def test_any_reply_can_be_read(text: str) -> None:
     assert (reply.problem == "") == (reply.verdict is not Verdict.UNPARSED and reply.reasoning != "")
 
 
+@pytest.mark.parametrize("stretch", ["[", "\n", "\n\n* ", "Q1.\n", "# ", "final\n\n", "<\r\n", "&lt;think ", "<|channel|>"])
+@pytest.mark.parametrize("before", ["", "<", "<|channel|>"])
+def test_a_long_reply_of_one_sign_is_read_before_the_run_is_forgotten(before: str, stretch: str) -> None:
+    reply = parse_teacher_reply(before + stretch * (200_000 // len(stretch)) + "x")  # hours where a pattern looks at a stretch from each of its places
+    assert reply.problem == "no verdict"
+
+
+def test_marks_that_close_up_to_new_marks_without_end_leave_no_reply() -> None:
+    text = "Final answer: Yes"
+    for _ in range(5000):
+        text = f"<thi<think></think>nk>{text}</think>"
+    assert parse_teacher_reply(text).problem == "no verdict"
+
+
 def test_only_a_hint_shows_gold() -> None:
     row = drafted()
     system, user = teacher_messages(row, hint=False)

@@ -48,7 +48,7 @@ def records(*, draft: dict[str, Any] | None, preferred: bool) -> list[Made]:
     usage = dict.fromkeys(("calls", "cached", "retries", "reasks", "failed", "tokens_in", "tokens_out"), 1) | {"usd": 0.5}
     cost = {"cost": {"direct": {"ms_per_question": 2.0, "tokens_per_question": 0.0}, "reasoning": {"ms_per_question": 20.0, "tokens_per_question": 40.0}}}
     return [
-        made("student smollm2-135m-instruct", {"pinned": True, "commit": ""}),
+        made("student smollm2-135m-instruct", {"pinned": True, "commit": "", "prompt_date": ""}),
         made("sample dev", {"excluded": {}}),
         made("draft dev", {}),
         made("teach", {"usage": usage}),

@@ -60,5 +60,18 @@ def test_pairs_that_were_left_out_are_told_with_what_to_change() -> None:
     assert "raise recipe.align.max_length" in told
 
 
+def test_the_day_that_every_prompt_names_is_told() -> None:
+    record = {"pinned": True, "commit": "", "prompt_date": "2024-07-26"}
+    model = load_profile("demo", folder=PROFILES, overrides={}).recipe.student.model
+    artifacts = (
+        made(f"student {model}", record),
+        made("pair", {"turned_away": {}}),
+        made("align", {"alarms": [], "allowed": {}, "kept_epoch": 1}),
+        made("predict aligned on dev", {"allowed": {}, "steps": {}}),
+    )
+    (told,) = [line for line in notes(facts(*artifacts, allow=[])) if "today's date" in line]
+    assert told.endswith("says 2024-07-26.")
+
+
 def test_where_nothing_is_switched_off_nothing_is_said() -> None:
     assert switched_off(facts(made("curate", {"allowed": {}}), allow=[])) == []
