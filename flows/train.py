@@ -12,6 +12,7 @@ from tasks.contracts.outcomes import Corpus, Students
 from tasks.contracts.readings import TWIN, Track, exam_arm, twin_exam_arm
 from tasks.contracts.rows import Pair
 from tasks.finetune import finetune, steps_of
+from tasks.logic.examples import numbers_of
 from tasks.pair import pair, pair_no_draft
 from tasks.publish import publish_training
 
@@ -28,7 +29,7 @@ async def train(profile: ProfileName = "demo", overrides: Overrides = None, corp
         return await finetune(
             run, track=track, curated=corpus.curated, taught=corpus.taught if argues else None, student=corpus.student, init=init, matched=matched,
             dev=corpus.drafted["dev"] if exam else None, exam=exam, benchmark=recipe.benchmark,
-            recipe=recipe.sft, allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
+            recipe=numbers_of(recipe.sft, track), allow=recipe.guards.allow, numbers=recipe.student, seed=recipe.seed,
         )  # fmt: skip
 
     async def prefer(pairs: TableRef[Pair], exam: str) -> ModelRef:

@@ -91,8 +91,16 @@ class Lora(Section):
     targets: Literal["all-linear"] | tuple[str, ...]  # names miss fused projections; a guard refuses an adapter with holes
 
 
+class Answers(Section):
+    """What suits a short completion: an answer alone is hardly more than its verdict."""
+
+    epochs: Positive
+    learning_rate: Rate
+    verdict_weight: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+
+
 class Sft(Section):
-    """Supervised fine-tuning; Track A and Track B share every number."""
+    """Supervised fine-tuning; Track A and Track B share every number but those of `track_a`."""
 
     init: Literal["base", "track_a"]
     reasoning: Literal["completion", "prompt"]  # where Track B's reasoning stands; in the prompt it gives the label away
@@ -102,6 +110,7 @@ class Sft(Section):
     effective_batch: Positive
     max_length: Positive
     verdict_weight: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]  # factor on the loss of the verdict, one token among a hundred
+    track_a: Answers | None  # of Track A, its twin of as many steps and facts_only; null = the same as Track B
     direct_weight: Weight  # of the direct example trained beside a question's reasoning in Track B; 0 = none
     counterfactual_weight: Share  # weight of the flipped verdict after reasoning that leads to it, reasoning given (SCOTT); 0 = none
     select_questions: Count  # dev questions answered after each epoch to keep the best one; 0 = the last epoch

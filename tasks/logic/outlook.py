@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.contracts.readings import SAMPLED, readings
+from tasks.contracts.readings import SAMPLED, Track, readings
 from tasks.contracts.recipes import Recipe, Sft
 from tasks.contracts.rows import Arm
 from tasks.contracts.shapes import Shape
+from tasks.logic.examples import numbers_of
 
 WORDS_TO_TOKENS = 1.4
 TEMPLATE_TOKENS = 40  # chat markers and the arm's instruction
@@ -66,7 +67,7 @@ def works(recipe: Recipe, *, questions: Mapping[str, int], words: float) -> list
     examined = recipe.align.select_questions * (epochs + 1)
     done = [
         Work(stage="draft", kind="generate", tokens=sum(questions.values()) * recipe.draft.max_new_tokens, length=prompt + recipe.draft.max_new_tokens),
-        Work(stage="finetune track_a", kind="train", tokens=_trained(recipe.sft, direct)),
+        Work(stage="finetune track_a", kind="train", tokens=_trained(numbers_of(recipe.sft, Track.TRACK_A), direct)),
         Work(stage="finetune track_b", kind="train", tokens=_trained(recipe.sft, both)),
         Work(stage="finetune track_a_matched", kind="train", tokens=round(_trained(recipe.sft, direct) * both / max(direct, 1) * _density(prompt, reason))),
         *(Work(stage=f"finetune {control}", kind="train", tokens=_trained(recipe.sft, both)) for control in _trained_controls(recipe)),

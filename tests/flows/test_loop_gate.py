@@ -79,7 +79,7 @@ def plant(student: Path, questions: list[Question], tmp_path_factory: pytest.Tem
         write_rows(folder / "examples.parquet", rows, Example)
         recipe = Sft(
             init="base", reasoning="completion", epochs=30, learning_rate=3e-3, warmup=0.0, effective_batch=8, max_length=512, verdict_weight=8.0,
-            direct_weight=0.0, counterfactual_weight=0.0, select_questions=0, lora=Lora(rank=16, alpha=32, dropout=0.0, targets="all-linear"),
+            track_a=None, direct_weight=0.0, counterfactual_weight=0.0, select_questions=0, lora=Lora(rank=16, alpha=32, dropout=0.0, targets="all-linear"),
         )  # fmt: skip
         step = SftStep(
             name="plant", weights=weights(student, quantization="nf4"), examples="examples.parquet", exams=None, exam_max_new_tokens=1, recipe=recipe,

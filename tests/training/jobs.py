@@ -99,6 +99,7 @@ def sft_step(folder: Path, model: Path, rows: Sequence[Example], **changes: obje
     write_rows(folder / "examples.parquet", rows, Example)
     recipe = Sft(
         reasoning="completion",
+        track_a=None,
         counterfactual_weight=0.0,
         select_questions=0,
         init="base",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.contracts.recipes import Phase, Recipe
+from tasks.contracts.recipes import Answers, Phase, Recipe, Sft
 from tasks.logic.report import words
 
 _DISAGREEMENT = {
@@ -94,12 +94,16 @@ def _teaching(summary: Mapping[str, Any], recipe: Recipe) -> str:
 def _tuning(recipe: Recipe) -> str:
     sft, lora = recipe.sft, recipe.sft.lora
     start = "the base model" if sft.init == "base" else "Track A"
+    shared, own = _trained(sft), f" Track A, whose completion is hardly more than its verdict, has its own: {_trained(sft.track_a)}." if sft.track_a else ""
     return (
         "Track A learned to answer at once; Track B learned to ask, to answer its own questions, to reason and then to answer. Both are low-rank adapters "
-        f"(rank {lora.rank}, alpha {lora.alpha}) with the same numbers: {_times(sft.epochs, 'epoch')}, learning rate {sft.learning_rate:g}, "
-        f"{sft.effective_batch} examples a step, the verdict weighted {sft.verdict_weight:g} times. Track B starts from {start}. Because Track B sees more "
-        "tokens, a second Track A was trained for as many steps."
+        f"(rank {lora.rank}, alpha {lora.alpha}), {sft.effective_batch} examples a step, with the same numbers: {shared}.{own} Track B starts from {start}. "
+        "Because Track B sees more tokens, a second Track A was trained for as many steps."
     )
+
+
+def _trained(numbers: Sft | Answers) -> str:
+    return f"{_times(numbers.epochs, 'epoch')}, learning rate {numbers.learning_rate:g}, the verdict weighted {numbers.verdict_weight:g} times"
 
 
 def _preferences(recipe: Recipe) -> str:
