@@ -9,7 +9,7 @@ STANDING = $(BIN)/python -m tasks.gateways.standing_server --port $(PORT)
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-attribution bench-faults bench-start bench-signals up registered run down clean
+.PHONY: help install demo test suite lint bench-teacher bench-train bench-gpus bench-dpo bench-generate bench-sample bench-memory bench-cpu bench-attribution bench-faults bench-start bench-signals up registered run down clean
 .DEFAULT_GOAL := help
 
 help:  ## say what each target does
@@ -57,6 +57,9 @@ bench-sample: install  ## eight samples of 300 questions beside a model.generate
 
 bench-memory: install  ## what training takes of a GPU's memory where nothing is compiled or layers are recomputed, beside the fit oracle's count
 	$(BIN)/python -m tests.bench.engine memory $(BENCH)
+
+bench-cpu: install  ## our SFT, drafts and log-probabilities on a CPU in float32 beside TRL and transformers
+	$(BIN)/python -m tests.bench.cpu $(BENCH)
 
 bench-attribution: install  ## whether attributions of SmolLM2's verdicts add up (BENCH=--sweep walks the path as well)
 	$(BIN)/python -m tests.bench.attribution $(BENCH)
