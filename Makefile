@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-demo: install  ## fetch the student and run the demo profile: under ten minutes on two cores
+demo: install  ## fetch the student and run the demo profile: 6 to 25 minutes on two cores, by how fast they multiply
 	$(BIN)/socratune run demo
 
 lint: install
