@@ -9,10 +9,9 @@ from flows.teach import teach
 from tasks.align import align
 from tasks.contracts.artifacts import ModelRef, TableRef
 from tasks.contracts.outcomes import Corpus, Students
-from tasks.contracts.readings import TWIN, Track, exam_arm, twin_exam_arm
+from tasks.contracts.readings import TWIN, Track, exam_arm, numbers_of, twin_exam_arm
 from tasks.contracts.rows import Pair
 from tasks.finetune import finetune, steps_of
-from tasks.logic.examples import numbers_of
 from tasks.pair import pair, pair_no_draft
 from tasks.publish import publish_training
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from tasks.contracts.recipes import Ablate, Grade
+from tasks.contracts.recipes import Ablate, Grade, Sft
 from tasks.contracts.rows import Arm
 
 
@@ -17,6 +17,13 @@ class Track(StrEnum):
     TRACK_B = "track_b"
     FACTS_ONLY = "facts_only"
     SHUFFLED_RATIONALE = "shuffled_rationale"
+
+
+def numbers_of(recipe: Sft, track: Track) -> Sft:
+    """The recipe as one track is trained by it: with Track A's own numbers for it, its twin and facts_only, and with nothing of them for the others."""
+    answers = track in (Track.TRACK_A, Track.TRACK_A_MATCHED, Track.FACTS_ONLY)
+    own = dict(recipe.track_a) if recipe.track_a and answers else {}
+    return recipe.model_copy(update={**own, "track_a": None})
 
 
 class Chains(NamedTuple):

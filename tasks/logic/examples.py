@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from tasks.contracts.readings import Track
-from tasks.contracts.recipes import Sft
 from tasks.contracts.rows import Arm, Curated, Example, Taught
 from tasks.logic.balance import occurrences
 from tasks.logic.benchmarks import Benchmark
@@ -31,13 +30,6 @@ def training_length(track: Track, matched: Mapping[str, Any]) -> TrainingLength:
             return TrainingLength(steps=None, tokens=int(matched["tokens"]))
         case _:
             return TrainingLength(steps=None, tokens=None)
-
-
-def numbers_of(recipe: Sft, track: Track) -> Sft:
-    """The recipe as one track is trained by it: with Track A's own numbers for it, its twin and facts_only, and with nothing of them for the others."""
-    answers = track in (Track.TRACK_A, Track.TRACK_A_MATCHED, Track.FACTS_ONLY)
-    own = dict(recipe.track_a) if recipe.track_a and answers else {}
-    return recipe.model_copy(update={**own, "track_a": None})
 
 
 def sft_examples(

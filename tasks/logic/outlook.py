@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.contracts.readings import SAMPLED, Track, readings
+from tasks.contracts.readings import SAMPLED, Track, numbers_of, readings
 from tasks.contracts.recipes import Recipe, Sft
 from tasks.contracts.rows import Arm
 from tasks.contracts.shapes import Shape
-from tasks.logic.examples import numbers_of
 
 WORDS_TO_TOKENS = 1.4
 TEMPLATE_TOKENS = 40  # chat markers and the arm's instruction
