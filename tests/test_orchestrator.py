@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ def test_a_server_that_is_not_there_is_told() -> None:
 
 @pytest.mark.parametrize("secret", [None, "secret"])
 def test_a_server_that_answers_is_used(secret: str | None) -> None:
+    before = os.environ.get("PREFECT_API_URL")
     statuses = {"/api/health": 200, "/api/admin/version": 401 if secret else 200}
     with answering(statuses) as api, temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: secret}):
         find_server()()
+    assert os.environ.get("PREFECT_API_URL") == before, "a temporary one took its place"
